@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 PAYLOAD = struct.Struct("!16sQ")
 LAST_REPLY_WAIT = 1.0
+STDIN = 0
 
 
 @dataclass
@@ -73,7 +74,7 @@ class Pinger:
 
 def checksum(data: bytes) -> int:
     """The Internet checksum of an even number of bytes."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total >> 16) + (total & 0xFFFF)
     return ~(total + (total >> 16)) & 0xFFFF
 
@@ -95,10 +96,11 @@ def run(pinger: Pinger, interval: float, count: int) -> None:
         if is_done and (pinger.answered >= count or now > quiet_since + LAST_REPLY_WAIT):
             return
         wait = 0.05 if is_done else started + pinger.sent * interval - now
-        ready = select.select([pinger.socket, 0], [], [], max(0.0, wait))[0]
-        if pinger.socket in ready:
+        sources = [pinger.socket.fileno(), STDIN]
+        ready = select.select(sources, [], [], max(0.0, wait))[0]
+        if sources[0] in ready:
             pinger.receive()
-        if 0 in ready and not os.read(0, 1024):
+        if STDIN in ready and not os.read(0, 1024):
             return
 
 

@@ -83,7 +83,8 @@ def expand(text: str, unit: str) -> str:
 def environment(settings: Settings, unit: str) -> dict[str, str]:
     values = dict(os.environ, LOG_LEVEL="error")
     for line in settings.get("Environment", []):
-        values.update(word.split("=", 1) for word in shlex.split(expand(line, unit)) if "=" in word)
+        for word in shlex.split(expand(line, unit)):
+            key, _, values[key] = word.partition("=")
     return values
 
 

@@ -3,7 +3,6 @@
 import random
 from base64 import b64encode
 from dataclasses import dataclass
-from ipaddress import ip_network
 
 from tests.lab.commands import run
 
@@ -93,9 +92,8 @@ def up_script(conf: Conf, interface: str, *, routes: bool) -> str:
 
 def _route(network: str, interface: str) -> str:
     """Several tunnels may have the same route: the lowest number wins."""
-    version = ip_network(network, strict=False).version
     metric = 100 + int("".join(filter(str.isdigit, interface)) or 0)
-    return f"-{version} route add {network} dev {interface} metric {metric}"
+    return f"route add {network} dev {interface} metric {metric}"
 
 
 def down_script(interface: str) -> str:

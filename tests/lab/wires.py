@@ -40,8 +40,9 @@ def _lay(bridge: str, wire: Wire, pids: Sequence[int]) -> list[str]:
     if wire.near:
         near = f"link add {wire.near.interface} address {_mac(wire.near)} netns {pids[0]} type veth"
         return [f"{near} peer name {wire.far.interface} address {_mac(wire.far)} netns {pids[1]}"]
+    peer = f"peer name {wire.far.interface} address {_mac(wire.far)} netns {pids[0]}"
     return [
-        f"link add {wire.port} type veth peer name {wire.far.interface} address {_mac(wire.far)} netns {pids[0]}",
+        f"link add {wire.port} type veth {peer}",
         f"link set {wire.port} addrgenmode none",
         f"link set {wire.port} master {bridge}",
         f"link set {wire.port} up",

@@ -12,7 +12,7 @@ table inet nat {
 
 
 def serve(server: Server, clients: list[KeyPair], number: int = 1) -> KeyPair:
-    """Set up wg0 on a server (10.NUMBER.0.1, fd00:NUMBER::1), client i having .i+2, and start it by systemctl."""
+    """Set up wg0 on a server (10.NUMBER.0.1, fd00:NUMBER::1) for clients .2 on, and start it."""
     keys = new_keypair()
     lines = ["[Interface]", f"Address = 10.{number}.0.1/24, fd00:{number}::1/64", "ListenPort = 51820"]
     lines.append(f"PrivateKey = {keys.private_key}")
@@ -29,7 +29,8 @@ def client_conf(
 ) -> str:
     """A stock client config."""
     return (
-        f"[Interface]\nPrivateKey = {keys.private_key}\nAddress = 10.{number}.0.{i}/32, fd00:{number}::{i}/128\n"
+        f"[Interface]\nPrivateKey = {keys.private_key}\n"
+        f"Address = 10.{number}.0.{i}/32, fd00:{number}::{i}/128\n"
         f"DNS = 10.{number}.0.1\nMTU = 1380\n\n[Peer]\nPublicKey = {server_key}\nAllowedIPs = {allowed}\n"
         f"Endpoint = {server.address}:51820\nPersistentKeepalive = 25\n"
     )
@@ -44,11 +45,10 @@ def join(client: Client, server: Server, allowed: str = "10.1.0.0/24, fd00:1::/6
 
 
 def forward(server: Server) -> None:
-    """Let a server forward both families and masquerade towards its private networks, now and after a boot."""
+    """Let a server forward both families and masquerade to its private networks, from a boot on."""
     server.put("/etc/sysctl.d/50-forward.conf", FORWARD)
     server.put("/etc/nftables.conf", NFTABLES)
     server.put("/etc/systemd/system/nftables.service", "[Service]\nType=oneshot\n")
-    server.shell(
-        "cd /etc/systemd/system; mkdir -p sysinit.target.wants; ln -s ../nftables.service sysinit.target.wants/"
-    )
+    wants = "/etc/systemd/system/sysinit.target.wants"
+    server.shell(f"mkdir -p {wants}; ln -s ../nftables.service {wants}/")
     server.reboot()

@@ -10,6 +10,12 @@ from tests.lab.faults import Mode
 from tests.lab.lab import Lab
 from tests.lab.machines import Server
 
+COUNT = """\
+table inet count {
+  chain input { type filter hook input priority 0; icmp type echo-request counter; }
+}
+"""
+
 
 def ssh_answer(server: Server, timeout: float = 0.5) -> str:
     """What a TCP connection to sshd comes to: its banner, or the name of the error."""
@@ -60,9 +66,7 @@ def test_a_partition_outlasts_a_reboot(lab: Lab) -> None:
 
 def test_oneway_lets_what_the_server_is_sent_arrive(lab: Lab) -> None:
     server, client = lab.add_server(), lab.add_clients(1)[0]
-    server.shell(
-        "nft 'table inet count { chain c { type filter hook input priority 0; icmp type echo-request counter; } }'"
-    )
+    server.run(["nft", "-f", "-"], input=COUNT)
     server.partition("oneway")
     client.ping(server.address, count=5)
     assert "packets 5 " in server.shell("nft list table inet count")
