@@ -1,0 +1,1976 @@
+#!/usr/bin/python3 -IS
+"""muster-node: keeps the peers of a WireGuard interface as the Console says, and revoked keys out of it.
+
+One file, Python 3.9 or newer, standard library only, run as root. It listens on nothing: the Console reaches
+it through SSH as a forced command, the boot through wg-quick's hooks, a person through the command line.
+What it owns: /var/lib/muster, /run/muster, IFACE.conf, two nft tables a interface, routes of protocol 117.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import binascii
+import contextlib
+import fcntl
+import functools
+import hashlib
+import ipaddress
+import json
+import os
+import pwd
+import re
+import shutil
+import stat
+import struct
+import subprocess
+import sys
+import syslog
+import time
+import traceback
+from dataclasses import dataclass, field, replace
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    FrozenSet,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    TypeVar,
+    Union,
+)
+
+VERSION = "1.0.0"
+PROTOCOL = 1
+MAX_LINE = 16 * 1024 * 1024
+MAX_KEYS = 10_000
+MAX_PEERS = 100_000
+MAX_SCAN = 1024 * 1024
+ROUTE_PROTOCOL = "117"
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+
+Json = Dict[str, Any]
+Some = TypeVar("Some")
+Range = Tuple[int, int, int]
+Stamp = Tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Every place on the machine that this program reads or writes."""
+
+    program: str = "/usr/local/sbin/muster-node"
+    lib: str = "/var/lib/muster"
+    run: str = "/run/muster"
+    wireguard: str = "/etc/wireguard"
+    boot: Tuple[str, ...] = (
+        "/etc/systemd/system",
+        "/etc/systemd/network",
+        "/run/systemd/system",
+        "/etc/network",
+        "/etc/NetworkManager/system-connections",
+        "/etc/rc.local",
+        "/etc/cron.d",
+        "/var/spool/cron",
+    )
+    units: str = "/etc/systemd/system"
+    sysctl: str = "/etc/sysctl.d/60-muster.conf"
+    sudoers: str = "/etc/sudoers.d"
+    ssh: str = "/etc/ssh"
+    proc: str = "/proc/sys"
+
+
+# ---------------------------------------------------------------- errors
+
+
+class Refused(Exception):
+    """A request that is not done: a code of the protocol, and words that hold no value out of the request."""
+
+    def __init__(self, code: str, message: str, **extra: Any) -> None:
+        super().__init__(code)
+        self.code, self.message, self.extra = code, message, extra
+
+
+def need(holds: object, field: str, mend: str) -> None:
+    """Refuses the request unless `holds`."""
+    if not holds:
+        raise Refused("bad_request", "%s: %s" % (field, mend))
+
+
+def alarm(text: str) -> None:
+    """Says it where a person may look: standard error and the system log."""
+    with contextlib.suppress(OSError):
+        print("muster-node: " + text, file=sys.stderr, flush=True)
+    syslog.openlog("muster-node")
+    syslog.syslog(syslog.LOG_ALERT, text)
+
+
+def defect(error: BaseException) -> str:
+    """Type and line of an exception; its text could hold a secret."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return "%s at line %s" % (type(error).__name__, frames[-1].lineno if frames else "?")
+
+
+# ---------------------------------------------------------------- values, parsed strictly
+
+KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
+KEY_TOKEN = re.compile(rb"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}=")
+INTERFACE_NAME = re.compile(r"[a-zA-Z0-9_=+][a-zA-Z0-9_=+.-]{0,14}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+FIELD_PRIME = 2**255 - 19
+LOW_ORDER = {
+    0,
+    1,
+    FIELD_PRIME - 1,
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+}
+
+
+def canonical(value: object) -> str:
+    """The one JSON text of a value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def unique_fields(pairs: List[Tuple[str, Any]]) -> Json:
+    fields = dict(pairs)
+    need(len(fields) == len(pairs), "request", "a field is there twice")
+    return fields
+
+
+def whole_number(text: str) -> int:
+    need(len(text) <= 18, "request", "a number is too long")
+    return int(text)
+
+
+def no_number(_text: str) -> float:
+    raise Refused("bad_request", "request: only whole numbers; no fraction, exponent, NaN or Infinity")
+
+
+def parse_json(line: bytes) -> Json:
+    """One JSON object, or Refused: no duplicate fields, no floats, strict UTF-8, no deep nesting."""
+    need(len(line) <= MAX_LINE, "request", "a line may have 16 MiB")
+    try:
+        value = json.loads(
+            line.decode("utf-8"),
+            object_pairs_hook=unique_fields,
+            parse_int=whole_number,
+            parse_float=no_number,
+            parse_constant=no_number,
+        )
+    except (ValueError, RecursionError):
+        raise Refused("bad_request", "request: not a line of JSON") from None
+    need(type(value) is dict, "request", "must be a JSON object")
+    return value  # type: ignore[no-any-return]
+
+
+def fields_of(value: object, field: str, required: Iterable[str], optional: Iterable[str] = ()) -> Json:
+    """`value` as an object that has all of `required` and none beyond `optional`."""
+    need(type(value) is dict, field, "must be an object")
+    assert isinstance(value, dict)
+    must, may = set(required), set(optional)
+    need(not must - value.keys(), field, "lacks " + ", ".join(sorted(must - value.keys())))
+    known = ", ".join(sorted(must | may)) or "nothing"
+    need(not value.keys() - must - may, field, "has an unknown field; known: " + known)
+    return value
+
+
+def list_of(value: object, field: str, most: int, least: int = 0) -> List[Any]:
+    need(type(value) is list, field, "must be a list")
+    assert isinstance(value, list)
+    need(least <= len(value) <= most, field, "must have %d to %d entries" % (least, most))
+    return value
+
+
+def parse_int(value: object, field: str, low: int = 0, high: int = 2**53) -> int:
+    need(type(value) is int, field, "must be a whole number")
+    assert isinstance(value, int)
+    need(low <= value <= high, field, "must be %d to %d" % (low, high))
+    return value
+
+
+def parse_bool(value: object, field: str) -> bool:
+    need(type(value) is bool, field, "must be true or false")
+    return bool(value)
+
+
+def parse_text(value: object, field: str, most: int = 1000) -> str:
+    need(
+        type(value) is str and len(str(value)) <= most, field, "must be text of at most %d characters" % most
+    )
+    return str(value)
+
+
+def parse_digest(value: object, field: str) -> str:
+    need(type(value) is str and DIGEST.fullmatch(str(value)), field, "must be 64 lower-case hex digits")
+    return str(value)
+
+
+def raw_key(value: object, field: str) -> bytes:
+    """The 32 bytes of canonical base64; not all zero."""
+    need(type(value) is str and KEY.fullmatch(str(value)), field, "must be 44 characters of base64")
+    raw = base64.b64decode(str(value))
+    need(
+        base64.b64encode(raw).decode() == value,
+        field,
+        "must be canonical base64: its last character is wrong",
+    )
+    need(any(raw), field, "must not be all zero")
+    return raw
+
+
+def parse_key(value: object, field: str = "public_key") -> str:
+    """A public key that can be somebody's: canonical and not of low order."""
+    point = int.from_bytes(raw_key(value, field), "little") & (2**255 - 1)
+    need(point % FIELD_PRIME not in LOW_ORDER, field, "must not be a point of low order")
+    return str(value)
+
+
+def parse_keys(value: object, field: str) -> List[str]:
+    keys = [parse_key(key, field) for key in list_of(value, field, MAX_PEERS)]
+    need(len(set(keys)) == len(keys), field, "a key is there twice")
+    return keys
+
+
+def parse_address(value: object, field: str) -> str:
+    """An interface's own address with its prefix, in canonical text."""
+    try:
+        address = ipaddress.ip_interface(parse_text(value, field, 64))
+    except ValueError:
+        raise Refused("bad_request", field + ": must be address/prefix") from None
+    need(str(address) == value, field, "must be canonical text, as 10.1.0.1/24")
+    need(
+        getattr(address.ip, "ipv4_mapped", None) is None and "%" not in str(value),
+        field,
+        "no mapped or scoped address",
+    )
+    return str(value)
+
+
+def parse_network(value: object, field: str) -> Tuple[str, Range]:
+    """A network in canonical text, and (version, first, last)."""
+    try:
+        network = ipaddress.ip_network(parse_text(value, field, 64))
+    except ValueError:
+        raise Refused("bad_request", field + ": must be a network, host bits zero") from None
+    need(str(network) == value and "%" not in str(value), field, "must be canonical text, as 10.1.0.7/32")
+    need(getattr(network.network_address, "ipv4_mapped", None) is None, field, "no IPv4-mapped network")
+    need(network.prefixlen > 0, field, "a whole address family cannot be routed to one peer")
+    first, last = int(network.network_address), int(network.broadcast_address)
+    return str(value), (network.version, first, last)
+
+
+class Peer(NamedTuple):
+    """One peer as the Console wants it; `line` is its canonical text."""
+
+    key: str
+    preshared: Optional[str]
+    networks: Tuple[str, ...]
+    expires_at: Optional[int]
+    ranges: Tuple[Range, ...]
+    line: str
+
+    def reach(self) -> List[Tuple[str, Range]]:
+        """Each network with its (version, first, last)."""
+        return [(text, self.ranges[place]) for place, text in enumerate(self.networks)]
+
+
+def parse_peer(value: object) -> Peer:
+    peer = fields_of(value, "peer", ("public_key", "preshared_key", "allowed_ips", "expires_at"))
+    key, preshared, expires_at = parse_key(peer["public_key"]), peer["preshared_key"], peer["expires_at"]
+    if preshared is not None:
+        raw_key(preshared, "preshared_key")
+    if expires_at is not None:
+        parse_int(expires_at, "expires_at")
+    pairs = [parse_network(item, "allowed_ips") for item in list_of(peer["allowed_ips"], "allowed_ips", 64)]
+    order = [(reach[0], text) for text, reach in pairs]
+    need(order == sorted(set(order)), "allowed_ips", "must be sorted by (version, text), each once")
+    networks, ranges = tuple(text for text, _ in pairs), tuple(reach for _, reach in pairs)
+    return Peer(key, preshared, networks, expires_at, ranges, canonical(peer))
+
+
+@functools.lru_cache(maxsize=2 * MAX_PEERS)
+def peer_of(line: str) -> Peer:
+    """The peer of one line of canonical text."""
+    return parse_peer(parse_json(line.encode()))
+
+
+class Interface(NamedTuple):
+    """The interface's own settings; `line` is its canonical text."""
+
+    addresses: Tuple[str, ...]
+    listen_port: int
+    mtu: int
+    forward: str
+    line: str
+
+
+def parse_interface(value: object) -> Interface:
+    fields = fields_of(value, "interface", ("addresses", "listen_port", "mtu", "forward"))
+    items = list_of(fields["addresses"], "addresses", 16, 1)
+    addresses = tuple(parse_address(item, "addresses") for item in items)
+    need(len(set(addresses)) == len(addresses), "addresses", "an address is there twice")
+    port = parse_int(fields["listen_port"], "listen_port", 1, 65535)
+    mtu = parse_int(fields["mtu"], "mtu", 1280, 1500)
+    forward = parse_text(fields["forward"], "forward")
+    need(forward in ("masquerade", "routed", "none"), "forward", "must be masquerade, routed or none")
+    return Interface(addresses, port, mtu, forward, canonical(fields))
+
+
+@functools.lru_cache(maxsize=64)
+def interface_of(line: str) -> Interface:
+    """The interface of one line of canonical text."""
+    return parse_interface(parse_json(line.encode()))
+
+
+def networks_of(interface: Interface) -> List[Union[ipaddress.IPv4Network, ipaddress.IPv6Network]]:
+    return [ipaddress.ip_interface(address).network for address in interface.addresses]
+
+
+def check_overlap(peers: Iterable[Peer]) -> None:
+    """Refuses two peers that would share an address."""
+    ranges = sorted((reach, peer.key) for peer in peers for reach in peer.ranges)
+    version, end, owner = 0, -1, ""
+    for (kind, first, last), key in ranges:
+        if kind != version:
+            version, end, owner = kind, -1, ""
+        need(first > end or key == owner, "allowed_ips", "two peers share an address")
+        if last > end:
+            end, owner = last, key
+
+
+def parse_item(value: object) -> Tuple[str, str]:
+    """(public key, reason) of one thing to revoke."""
+    item = fields_of(value, "key", ("public_key", "reason"))
+    return parse_key(item["public_key"]), parse_text(item["reason"], "reason")
+
+
+def parse_interface_name(text: str) -> str:
+    if not INTERFACE_NAME.fullmatch(text) or text == "all":
+        raise argparse.ArgumentTypeError("not the name of an interface")
+    return text
+
+
+# ---------------------------------------------------------------- files and locks
+
+
+def stamp(path: str) -> Optional[Stamp]:
+    """What tells one version of a file from the next; None where there is no file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def sync_folder(path: str) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def write_synced(path: str, data: bytes, mode: int) -> None:
+    """A new file, on the disk when this returns; nobody ever sees it with a wider mode."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(descriptor, mode)
+        write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
+    """Replaces a file by write, fsync, rename, fsync of the folder."""
+    partial = "%s.%d.new" % (path, os.getpid())
+    try:
+        write_synced(partial, data, mode)
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise
+    sync_folder(os.path.dirname(path))
+
+
+def read_bytes(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def locked(path: str, seconds: float) -> Iterator[bool]:
+    """Holds the lock within; yields False when it could not be had in time."""
+    descriptor = -1
+    try:
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        yield descriptor >= 0 and wait_for_lock(descriptor, seconds)
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def wait_for_lock(descriptor: int, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.005)
+
+
+# ---------------------------------------------------------------- tombstones
+
+TOMBSTONE = re.compile(rb'\{"at":\d{1,18},"public_key":"([A-Za-z0-9+/]{43}=)","reason":"[^\n]*"\}')
+
+
+class TombstoneFile:
+    """One append-only file of tombstones, read on from where it was read to."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.keys: Set[str] = set()
+        self.damaged = False
+        self.seen: Optional[Stamp] = None
+        self.offset = 0
+
+    def refresh(self, lines: Dict[str, bytes]) -> None:
+        """Reads what is new in the file into `keys` and into `lines`."""
+        now = stamp(self.path)
+        if now == self.seen:
+            return
+        if now is None or self.seen is None or now[0] != self.seen[0] or now[2] < self.offset:
+            self.keys, self.offset, self.damaged = set(), 0, False
+        self.seen = now
+        try:
+            if now is not None:
+                self._read(lines)
+        except OSError:
+            self.seen, self.damaged = None, True
+
+    def _read(self, lines: Dict[str, bytes]) -> None:
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            data = file.read()
+        *whole, torn = data.split(b"\n")
+        self.offset += len(data) - len(torn)
+        for line in filter(None, [*whole, torn]):
+            self._take(line, lines)
+
+    def _take(self, line: bytes, lines: Dict[str, bytes]) -> None:
+        good = TOMBSTONE.fullmatch(line)
+        torn = line.startswith(b'{"at":') and not line.endswith(b'"}')
+        self.damaged = self.damaged or not (good or torn)
+        # A damaged line still names its key: better one key too many than one too few.
+        for token in [good.group(1)] if good else KEY_TOKEN.findall(line):
+            key = token.decode()
+            if good:
+                self.keys.add(key)
+            lines.setdefault(key, line if good else tombstone_line(key, "restored from a damaged line"))
+
+    def append(self, lines: Sequence[bytes]) -> None:
+        """Adds the lines and returns when they are on the disk; OSError when they may not be."""
+        new = not os.path.exists(self.path)
+        os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            size = os.fstat(file).st_size
+            torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
+            write_all(file, (b"\n" if torn else b"") + b"".join(line + b"\n" for line in lines))
+            os.fsync(file)
+        finally:
+            os.close(file)
+        if new:
+            sync_folder(os.path.dirname(self.path))
+
+
+def tombstone_line(key: str, reason: str) -> bytes:
+    return canonical({"public_key": key, "reason": reason, "at": int(time.time())}).encode()
+
+
+class Tombstones:
+    """The grow-only set of keys that may never be a peer again.
+
+    Kept in a file and its copy; what neither takes (a full disk) waits in memory and under /run.
+    """
+
+    def __init__(self, paths: Paths) -> None:
+        self.main = TombstoneFile(paths.lib + "/tombstones")
+        self.copy = TombstoneFile(paths.lib + "/tombstones.copy")
+        self.spare = TombstoneFile(paths.run + "/tombstones")
+        self.lines: Dict[str, bytes] = {}
+
+    def read(self) -> Mapping[str, bytes]:
+        """Line by key. Never shrinks while this process lives."""
+        for file in (self.main, self.copy, self.spare):
+            file.refresh(self.lines)
+        return self.lines
+
+    def add(self, items: Iterable[Tuple[str, str]]) -> bool:
+        """Puts keys into the set for ever; says whether the disk has them all, and all from before."""
+        self.read()
+        for key, reason in items:
+            if key not in self.lines:
+                self.lines[key] = tombstone_line(key, reason)
+        durable = self._write(self.main)
+        copied = self._write(self.copy)
+        if not durable and not copied:
+            self._write(self.spare)
+        return durable
+
+    def heal(self) -> None:
+        """Writes down what a file lacks, as after a full disk."""
+        if any(self.read().keys() - file.keys for file in (self.main, self.copy)):
+            self.add([])
+
+    def trouble(self) -> Optional[str]:
+        """What is wrong with the files, in words; None when nothing is."""
+        for file in (self.main, self.copy):
+            if file.damaged:
+                return file.path + " has a damaged line"
+            if self.lines.keys() - file.keys:
+                return file.path + " lacks tombstones"
+        return None
+
+    def _write(self, file: TombstoneFile) -> bool:
+        missing = [line for key, line in self.lines.items() if key not in file.keys]
+        try:
+            file.append(missing)
+        except OSError:
+            return False
+        file.refresh(self.lines)
+        return not self.lines.keys() - file.keys
+
+
+# ---------------------------------------------------------------- state
+
+
+def content_text(interface: str, lines: Mapping[str, str]) -> str:
+    """The canonical text of content: the interface's line, then the peers' lines sorted by key."""
+    return "".join([interface, "\n", *(lines[key] + "\n" for key in sorted(lines))])
+
+
+def content_digest(interface: str, lines: Mapping[str, str]) -> str:
+    """SHA-256, in hex, of the canonical text."""
+    return hashlib.sha256(content_text(interface, lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class State:
+    """What was last taken: the fence's pair, the digests, and the content as canonical lines.
+
+    `origin`: "none" (nothing ever taken), "state", "last" (fell back to state.last), "lost" (no good copy).
+    """
+
+    epoch: int = 0
+    generation: int = 0
+    pushed: Optional[str] = None
+    digest: Optional[str] = None
+    interface: str = ""
+    lines: Mapping[str, str] = field(default_factory=dict)
+    origin: str = "none"
+
+
+HEADER = ("format", "epoch", "generation", "pushed_digest", "digest", "check")
+
+
+def header_check(fields: Json) -> str:
+    """The header's own digest: a flipped bit in the fence must not go unseen."""
+    return hashlib.sha256(canonical({**fields, "check": ""}).encode()).hexdigest()
+
+
+def state_bytes(state: State) -> bytes:
+    header: Json = {"format": 1, "epoch": state.epoch, "generation": state.generation}
+    header.update(pushed_digest=state.pushed, digest=state.digest)
+    header["check"] = header_check(header)
+    return (canonical(header) + "\n" + content_text(state.interface, state.lines)).encode()
+
+
+def parse_state(data: bytes) -> State:
+    """A state file's bytes as State; Refused when a single bit of it is wrong."""
+    head, _, text = data.partition(b"\n")
+    fields = fields_of(parse_json(head), "state", HEADER)
+    need(fields["format"] == 1 and fields["check"] == header_check(fields), "state", "a damaged header")
+    need(hashlib.sha256(text).hexdigest() == fields["digest"], "state", "damaged content")
+    interface, *rows = text.decode().split("\n")[:-1]
+    # Each row is canonical JSON of a peer, so its last field is the public key.
+    lines = {row[-46:-2]: row for row in rows}
+    pair = fields["epoch"], fields["generation"]
+    return State(*pair, fields["pushed_digest"], fields["digest"], interface, lines, "state")
+
+
+class StateFile:
+    """An interface's state on the disk, read again only when some process replaced it."""
+
+    def __init__(self, paths: Paths, name: str) -> None:
+        self.folder = "%s/%s" % (paths.lib, name)
+        self.path = self.folder + "/state"
+        self.lock = "%s/%s.state.lock" % (paths.run, name)
+        self.cached: Tuple[object, State] = (None, State())
+
+    def read(self) -> State:
+        """What holds; falls to the copy before, never silently (see `origin`)."""
+        now = stamp(self.path), stamp(self.path + ".last")
+        if self.cached[0] != now:
+            self.cached = now, self._load(now)
+        return self.cached[1]
+
+    def _load(self, stamps: Tuple[Optional[Stamp], Optional[Stamp]]) -> State:
+        if stamps == (None, None):
+            return State()
+        for path, origin in ((self.path, "state"), (self.path + ".last", "last")):
+            with contextlib.suppress(OSError, ValueError, Refused):
+                return replace(parse_state(read_bytes(path)), origin=origin)
+        return State(origin="lost")
+
+    def write(self, state: State) -> None:
+        """Replaces the state and keeps the one before; the caller holds `lock`. OSError: nothing changed."""
+        os.makedirs(self.folder, 0o700, exist_ok=True)
+        if self.read().origin == "state":
+            self._keep_last()
+        write_atomic(self.path, state_bytes(state))
+
+    def _keep_last(self) -> None:
+        partial = self.path + ".last.new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+        os.link(self.path, partial)
+        os.replace(partial, self.path + ".last")
+
+    def forget(self, keys: Iterable[str]) -> bool:
+        """Takes peers out; False when the lock or the disk was not to be had."""
+        with locked(self.lock, 1.0) as held:
+            state = self.read()
+            if not held:
+                return not any(key in state.lines for key in keys)
+            gone = {key for key in keys if key in state.lines}
+            if not gone and state.origin in ("state", "none"):
+                return True
+            lines = {key: line for key, line in state.lines.items() if key not in gone}
+            return self._replace_lines(state, lines)
+
+    def _replace_lines(self, state: State, lines: Mapping[str, str]) -> bool:
+        if not state.interface:
+            return True
+        try:
+            self.write(replace(state, lines=lines, digest=content_digest(state.interface, lines)))
+        except OSError:
+            return False
+        return True
+
+
+# ---------------------------------------------------------------- children
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def run(argv: Sequence[str], text: str = "", seconds: float = 10.0) -> Ran:
+    """Runs a program with a fixed PATH and an empty environment. Code 127: not there, 124: too slow."""
+    try:
+        done = subprocess.run(
+            argv,
+            input=text.encode(),
+            capture_output=True,
+            timeout=seconds,
+            env=ENVIRONMENT,
+            cwd="/",
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Ran(124, "", "no answer in %d s" % seconds)
+    except OSError as error:
+        return Ran(127, "", type(error).__name__)
+    return Ran(
+        done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+    )
+
+
+def tool_there(tool: str) -> bool:
+    return shutil.which(tool, path=ENVIRONMENT["PATH"]) is not None
+
+
+def groups(items: Sequence[Some], size: int = 500) -> Iterator[Sequence[Some]]:
+    """Slices that fit on a command line."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+# ---------------------------------------------------------------- kernel
+
+
+class Live(NamedTuple):
+    """One peer as the kernel has it. The preshared key never leaves this process."""
+
+    preshared: Optional[str]
+    networks: Tuple[str, ...]
+    endpoint: Optional[str]
+    handshake: int
+    received: int
+    sent: int
+
+
+class Kernel(NamedTuple):
+    """A WireGuard interface as it runs."""
+
+    public_key: Optional[str]
+    listen_port: int
+    peers: Dict[str, Live]
+
+
+@functools.lru_cache(maxsize=2 * MAX_PEERS)
+def network_order(text: str) -> Tuple[int, str]:
+    """(version, canonical text): inet_ntop writes some addresses otherwise than `ipaddress`."""
+    network = ipaddress.ip_network(text, strict=False)
+    return network.version, str(network)
+
+
+def optional(text: str) -> Optional[str]:
+    return None if text in ("(none)", "off", "") else text
+
+
+def parse_dump(text: str) -> Kernel:
+    """`wg show IFACE dump` without the private key."""
+    head, *rows = text.rstrip("\n").split("\n")
+    _private, public, port, _mark = head.split("\t")
+    peers = {}
+    for row in rows:
+        key, preshared, endpoint, allowed, handshake, received, sent, _keepalive = row.split("\t")
+        order = sorted(network_order(item) for item in allowed.split(",") if optional(item))
+        counts = int(handshake), int(received), int(sent)
+        peers[key] = Live(optional(preshared), tuple(item for _, item in order), optional(endpoint), *counts)
+    return Kernel(optional(public), int(port), peers)
+
+
+def read_kernel(name: str) -> Optional[Kernel]:
+    """The running interface; None when there is none."""
+    ran = run(["wg", "show", name, "dump"])
+    return parse_dump(ran.out) if ran.code == 0 else None
+
+
+def kernel_places(keys: Set[str]) -> Optional[Dict[str, List[str]]]:
+    """The keys' interfaces by key, over all interfaces of the machine; None when one could not be read."""
+    ran = run(["wg", "show", "all", "peers"], seconds=5.0)
+    if ran.code != 0 or ran.err.strip():
+        return None
+    places: Dict[str, List[str]] = {}
+    for row in ran.out.splitlines():
+        name, _, key = row.partition("\t")
+        if key in keys:
+            places.setdefault(key, []).append(name)
+    return places
+
+
+def remove_peers(name: str, keys: Sequence[str]) -> bool:
+    codes = []
+    for batch in groups(keys):
+        words = [word for key in batch for word in ("peer", key, "remove")]
+        codes.append(run(["wg", "set", name, *words], seconds=5.0).code)
+    return not any(codes)
+
+
+def purge_kernel(name: str, keys: Sequence[str], places: Optional[Dict[str, List[str]]]) -> bool:
+    """Takes keys out of each other interface that holds them; True when there was such a one."""
+    by_interface: Dict[str, List[str]] = {}
+    for key, names in (places or {}).items():
+        for other in names:
+            by_interface.setdefault(other, []).append(key)
+    if places is None:
+        names = run(["wg", "show", "interfaces"], seconds=5.0).out.split()
+        by_interface = {other: list(keys) for other in names if other != name}
+    for other, held in by_interface.items():
+        remove_peers(other, held)
+    return bool(by_interface)
+
+
+class Plan(NamedTuple):
+    """What has to happen to a running interface; peers that are right are not in it."""
+
+    removed: List[str]
+    added: List[Peer]
+    updated: List[Peer]
+
+    def counts(self) -> Json:
+        return {"added": len(self.added), "removed": len(self.removed), "updated": len(self.updated)}
+
+
+def plan_kernel(live: Mapping[str, Live], wanted: Mapping[str, Peer]) -> Plan:
+    """The smallest change from `live` to `wanted`."""
+    removed = [key for key in live if key not in wanted]
+    added = [peer for key, peer in wanted.items() if key not in live]
+    kept = [(peer, live[key]) for key, peer in wanted.items() if key in live]
+    updated = [peer for peer, now in kept if (peer.preshared, peer.networks) != (now.preshared, now.networks)]
+    return Plan(removed, added, updated)
+
+
+def section(peer: Peer, now: Optional[Live]) -> str:
+    """The lines of `wg addconf` for what differs; an empty text when `wg set` has done it all."""
+    rows = []
+    if peer.preshared and peer.preshared != (now.preshared if now else None):
+        rows.append("PresharedKey = " + peer.preshared)
+    if peer.networks and peer.networks != (now.networks if now else ()):
+        rows.append("AllowedIPs = " + ", ".join(peer.networks))
+    if now and not rows:
+        return ""
+    return "\n".join(["[Peer]", "PublicKey = " + peer.key, *rows, ""])
+
+
+def clearing(peer: Peer, now: Live) -> List[str]:
+    """The words of `wg set` for what addconf cannot say: no preshared key, no addresses."""
+    words = ["preshared-key", "/dev/null"] if now.preshared and not peer.preshared else []
+    words += ["allowed-ips", ""] if now.networks and not peer.networks else []
+    return ["peer", peer.key, *words] if words else []
+
+
+def change_kernel(name: str, live: Mapping[str, Live], plan: Plan) -> None:
+    """Removals first, so that an address is free before another peer gets it; Refused `kernel` on failure.
+
+    What is wanted has no overlap: no order of updates takes an address from the peer that shall have it.
+    """
+    good = remove_peers(name, plan.removed)
+    words = [clearing(peer, live[peer.key]) for peer in plan.updated]
+    for batch in groups([some for some in words if some], 250):
+        good = run(["wg", "set", name, *(word for some in batch for word in some)]).code == 0 and good
+    text = "".join(section(peer, live.get(peer.key)) for peer in [*plan.updated, *plan.added])
+    if text:
+        good = run(["wg", "addconf", name, "/dev/stdin"], text, 60.0).code == 0 and good
+    if not good:
+        raise Refused("kernel", "wg failed; see drift by observe, then push again")
+
+
+# ---------------------------------------------------------------- IFACE.conf
+
+HOOK = re.compile(r"\s*(?:(?:pre|post)-?(?:up|down)|up|down|exec\w*)\b", re.IGNORECASE)
+PATH_TOKEN = re.compile(r"/[^\s\"'`;|&<>(){}=,]+")
+
+
+def conf_rows(text: str) -> Iterator[Tuple[str, str, str]]:
+    """(section, setting, row) of each row, as wg-quick reads it: case is nothing, sections may come again."""
+    current = ""
+    for row in text.split("\n"):
+        setting = row.split("#")[0].partition("=")[0].strip().lower()
+        if setting.startswith("["):
+            current = setting
+        yield current, setting, row
+
+
+def conf_setting(text: str, name: str) -> str:
+    """The last value of a setting of the interface section, or an empty text."""
+    values = [
+        row.split("#")[0].partition("=")[2].strip()
+        for current, setting, row in conf_rows(text)
+        if current == "[interface]" and setting == name
+    ]
+    return values[-1] if values else ""
+
+
+def sealed(text: str) -> str:
+    """The conf without peers, and without the setting that would save them into it."""
+    kept = [
+        row
+        for current, setting, row in conf_rows(text)
+        if current in ("", "[interface]") and setting != "saveconfig"
+    ]
+    return "\n".join(kept).rstrip("\n") + "\n"
+
+
+def conf_peers(text: str) -> List[str]:
+    """The public keys of the peers in a conf, as it spells them."""
+    rows = (
+        row.split("#")[0] for current, setting, row in conf_rows(text) if setting == "publickey" and current
+    )
+    return [row.partition("=")[2].strip() for row in rows]
+
+
+def read_text(path: str) -> str:
+    try:
+        return read_bytes(path).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+# ---------------------------------------------------------------- disk
+
+
+class Scan(NamedTuple):
+    """What a file of the boot path names: keys, and files that its hooks run."""
+
+    seen: Optional[Stamp]
+    keys: FrozenSet[str]
+    runs: Tuple[str, ...]
+
+
+class Disk:
+    """All that the boot path reads; a file is read again only when it changed."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths = paths
+        self.scans: Dict[str, Scan] = {}
+
+    def places(self, keys: Set[str], state: str) -> Dict[str, List[str]]:
+        """By key, the files that hold it."""
+        places: Dict[str, List[str]] = {}
+        for path, held in self._all(state):
+            for key in keys & held if held else ():
+                places.setdefault(key, []).append(path)
+        return places
+
+    def _all(self, state: str) -> Iterator[Tuple[str, FrozenSet[str]]]:
+        # The state was just written: it is read back in full, not trusted to the cache.
+        yield state, scan_file(state, None, True).keys
+        run_by_hooks: Set[str] = set()
+        listed = {path for folder in (self.paths.wireguard, *self.paths.boot) for path in files_in(folder)}
+        for path in sorted(listed):
+            scan = self._scan(path)
+            run_by_hooks.update(scan.runs)
+            yield path, scan.keys
+        for path in sorted(run_by_hooks - listed):
+            yield path, self._scan(path).keys
+
+    def _scan(self, path: str) -> Scan:
+        now = stamp(path)
+        known = self.scans.get(path)
+        if known is None or known.seen != now:
+            known = self.scans[path] = scan_file(path, now)
+        return known
+
+
+def files_in(place: str) -> Iterator[str]:
+    """The files below a folder, or the file itself."""
+    if not os.path.isdir(place):
+        yield place
+    for folder, _, names in os.walk(place):
+        for name in names:
+            yield os.path.join(folder, name)
+
+
+def scan_file(path: str, now: Optional[Stamp], whole: bool = False) -> Scan:
+    """Reads one regular file, up to 1 MiB unless `whole`."""
+    try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode) or (found.st_size > MAX_SCAN and not whole):
+            return Scan(now, frozenset(), ())
+        data = read_bytes(path)
+    except OSError:
+        return Scan(now, frozenset(), ())
+    keys = frozenset(token.decode() for token in KEY_TOKEN.findall(data))
+    hooks = (
+        [row for row in data.decode("utf-8", "replace").split("\n") if HOOK.match(row)] if not whole else []
+    )
+    return Scan(now, keys, tuple(token for row in hooks for token in PATH_TOKEN.findall(row)))
+
+
+# ---------------------------------------------------------------- routes, forwarding, the boot guard
+
+
+def routes_wanted(interface: Interface, peers: Iterable[Peer]) -> Set[str]:
+    """Networks of peers that the interface's own networks do not cover."""
+    own = [
+        (net.version, int(net.network_address), int(net.broadcast_address)) for net in networks_of(interface)
+    ]
+    return {
+        text
+        for peer in peers
+        for text, (version, first, last) in peer.reach()
+        if not any(version == kind and low <= first and last <= high for kind, low, high in own)
+    }
+
+
+def routes_held(name: str, table: str) -> Set[str]:
+    """The routes that this program has put there: they carry its protocol number."""
+    held: Set[str] = set()
+    for family in ("-4", "-6"):
+        ran = run(["ip", family, "route", "show", "dev", name, "proto", ROUTE_PROTOCOL, "table", table])
+        held.update(str(ipaddress.ip_network(row.split()[0])) for row in ran.out.splitlines() if row.strip())
+    return held
+
+
+def change_routes(name: str, table: str, wanted: Set[str]) -> None:
+    """Brings our routes of the interface to `wanted`; no other route is touched."""
+    held = routes_held(name, table)
+    tail = " dev %s proto %s table %s\n" % (name, ROUTE_PROTOCOL, table)
+    rows = ["route del " + network + tail for network in sorted(held - wanted)]
+    rows += ["route replace " + network + tail for network in sorted(wanted - held)]
+    if rows and run(["ip", "-batch", "-"], "".join(rows), 60.0).code != 0:
+        raise Refused("kernel", "ip failed to set the routes; see that no other route is in their place")
+
+
+def table_name(prefix: str, name: str) -> str:
+    """An nft table's name for an interface; other characters than letters and digits become hex."""
+    return prefix + "".join(c if c.isalnum() else "_%02x" % ord(c) for c in name)
+
+
+def nft_table(table: str, body: str) -> bool:
+    """Replaces (or, without body, removes) one nft table in one transaction."""
+    text = "table inet {0} {{}}\ndelete table inet {0}\n".format(table)
+    return (
+        run(["nft", "-f", "-"], text + ("table inet %s {\n%s}\n" % (table, body) if body else "")).code == 0
+    )
+
+
+def guard_body(name: str) -> str:
+    return (
+        '  chain in { type filter hook prerouting priority -450; iifname "%s" drop; }\n'
+        '  chain out { type filter hook postrouting priority -450; oifname "%s" drop; }\n' % (name, name)
+    )
+
+
+def is_closed(name: str) -> bool:
+    return run(["nft", "list", "table", "inet", table_name("muster_guard_", name)]).code == 0
+
+
+def close_guard(name: str) -> bool:
+    return nft_table(table_name("muster_guard_", name), guard_body(name))
+
+
+def open_guard(name: str) -> bool:
+    return nft_table(table_name("muster_guard_", name), "")
+
+
+def masquerade_body(name: str, interface: Interface) -> str:
+    rows = [
+        '    %s saddr %s oifname != "%s" masquerade\n' % ("ip" if net.version == 4 else "ip6", net, name)
+        for net in networks_of(interface)
+    ]
+    return "  chain out {\n    type nat hook postrouting priority 100;\n%s  }\n" % "".join(rows)
+
+
+def write_setting(path: str, value: str) -> None:
+    with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
+        file.write(value)
+
+
+def keep_router_advertisements(folder: str) -> None:
+    """A kernel that forwards IPv6 stops hearing routers unless told: the machine would lose its own route."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if read_text("%s/%s/accept_ra" % (folder, name)).strip() == "1":
+                write_setting("%s/%s/accept_ra" % (folder, name), "2")
+
+
+def start_forwarding(proc: str, name: str, interface: Interface) -> None:
+    """Makes the machine a router for the interface, as its `forward` says."""
+    body = masquerade_body(name, interface) if interface.forward == "masquerade" else ""
+    if not nft_table(table_name("muster_", name), body) and body:
+        alarm("nft failed: %s forwards without masquerade" % name)
+    if interface.forward == "none":
+        return
+    versions = {net.version for net in networks_of(interface)}
+    if 4 in versions:
+        write_setting(proc + "/net/ipv4/ip_forward", "1")
+    if 6 in versions:
+        keep_router_advertisements(proc + "/net/ipv6/conf")
+        write_setting(proc + "/net/ipv6/conf/all/forwarding", "1")
+
+
+# ---------------------------------------------------------------- drift
+
+
+def finding(what: str, detail: str, key: Optional[str] = None) -> Json:
+    return {"public_key": key, "what": what, "detail": detail}
+
+
+def peer_drift(kernel: Kernel, wanted: Mapping[str, Peer], buried: Mapping[str, bytes]) -> Iterator[Json]:
+    """What differs between the peers that run and those that should."""
+    for key in wanted.keys() - kernel.peers.keys():
+        yield finding("missing", "in state, not in the kernel", key)
+    for key, live in kernel.peers.items():
+        peer = wanted.get(key)
+        if key in buried:
+            yield finding("tombstoned", "in the kernel, must never be", key)
+        elif peer is None:
+            yield finding("unknown", "in the kernel, not in state or expired", key)
+        else:
+            if peer.networks != live.networks:
+                yield finding("allowed_ips", "kernel has: " + (", ".join(live.networks) or "none"), key)
+            if peer.preshared != live.preshared:
+                yield finding("preshared_key", "differs", key)
+
+
+def link_drift(name: str, kernel: Kernel, interface: Interface) -> Iterator[Json]:
+    """What differs in the interface's own settings; apply never changes those."""
+    ran = run(["ip", "-j", "addr", "show", "dev", name])
+    link = (json.loads(ran.out) if ran.code == 0 and ran.out.strip() else [{}])[0]
+    if "UP" not in link.get("flags", ()):
+        yield finding("interface", "down")
+    rows = [row for row in link.get("addr_info", ()) if row.get("scope") != "link"]
+    held = {"%s/%s" % (row.get("local"), row.get("prefixlen")) for row in rows}
+    for address in sorted(held ^ set(interface.addresses)):
+        yield finding(
+            "interface", "address %s %s" % (address, "not in state" if address in held else "missing")
+        )
+    if kernel.listen_port != interface.listen_port:
+        yield finding("interface", "port %d, state has %d" % (kernel.listen_port, interface.listen_port))
+    if link.get("mtu") != interface.mtu:
+        yield finding("interface", "mtu %s, state has %d" % (link.get("mtu"), interface.mtu))
+
+
+# ---------------------------------------------------------------- pushes
+
+
+class Push(NamedTuple):
+    """An apply request: whole (`interface` set) or delta (`base` set)."""
+
+    epoch: int
+    generation: int
+    digest: str
+    approved: bool
+    decided: FrozenSet[str]
+    base: Optional[str]
+    interface: Optional[Interface]
+    put: Dict[str, Peer]
+    remove: List[str]
+
+
+PUSH_FIELDS = ("epoch", "generation", "digest", "tombstones", "approved", "decided")
+
+
+def parse_peers(value: object, field: str) -> Dict[str, Peer]:
+    peers = {}
+    for item in list_of(value, field, MAX_PEERS):
+        peer = parse_peer(item)
+        need(peer.key not in peers, field, "a peer is there twice")
+        peers[peer.key] = peer
+    return peers
+
+
+def parse_push(body: Json) -> Push:
+    """The push, strictly; a whole one has its digest and overlaps checked here."""
+    whole = "base" not in body
+    fields_of(
+        body, "apply", (*PUSH_FIELDS, *(("interface", "peers") if whole else ("base", "put", "remove")))
+    )
+    put = parse_peers(body["peers" if whole else "put"], "peers" if whole else "put")
+    remove = [] if whole else parse_keys(body["remove"], "remove")
+    need(not any(key in put for key in remove), "remove", "a peer is both put and removed")
+    push = Push(
+        parse_int(body["epoch"], "epoch"),
+        parse_int(body["generation"], "generation"),
+        parse_digest(body["digest"], "digest"),
+        parse_bool(body["approved"], "approved"),
+        frozenset(parse_keys(body["decided"], "decided")),
+        None if whole else parse_digest(body["base"], "base"),
+        parse_interface(body["interface"]) if whole else None,
+        put,
+        remove,
+    )
+    if push.interface:
+        check_content(push, push.interface.line, {key: peer.line for key, peer in put.items()})
+    return push
+
+
+def check_content(push: Push, interface: str, lines: Mapping[str, str]) -> None:
+    """Refuses content that is not what the push's digest says, or in which two peers share an address."""
+    if content_digest(interface, lines) != push.digest:
+        raise Refused("digest", "the content is not what its digest says; send it again")
+    need(len(lines) <= MAX_PEERS, "peers", "too many")
+    check_overlap(peer_of(line) for line in lines.values())
+
+
+def is_repair(state: State, push: Push) -> bool:
+    """The fence: True for the push last taken come again, False for a newer one, else Refused `stale`."""
+    held, come = (state.epoch, state.generation), (push.epoch, push.generation)
+    if come > held:
+        return False
+    if come == held and push.digest == state.pushed:
+        return True
+    raise Refused("stale", "an equal or newer generation was taken")
+
+
+def content_of(state: State, push: Push, repair: bool) -> Tuple[str, Dict[str, str]]:
+    """(interface line, peer lines) that the push asks for; Refused `base` when its base is not held."""
+    if push.interface:
+        return push.interface.line, {key: peer.line for key, peer in push.put.items()}
+    if repair:
+        return state.interface, dict(state.lines)
+    if push.base != state.digest:
+        raise Refused("base", "the delta builds on a digest that is not held; send the whole")
+    lines = {key: line for key, line in state.lines.items() if key not in set(push.remove)}
+    lines.update((key, peer.line) for key, peer in push.put.items())
+    check_content(push, state.interface, lines)
+    return state.interface, lines
+
+
+def is_alive(peer: Peer, now: float) -> bool:
+    return peer.expires_at is None or peer.expires_at > now
+
+
+def check_brake(state: State, push: Push, lines: Mapping[str, str], buried: Mapping[str, bytes]) -> None:
+    """Refuses a push that ends more than max(5, 10 %) of the peers held, none of them decided one by one.
+
+    A peer that would stay with an expiry in the past counts as gone.
+    """
+    now = time.time()
+    going = 0
+    for key, line in state.lines.items():
+        kept = lines.get(key)
+        spared = kept == line or key in buried or key in push.decided or not is_alive(peer_of(line), now)
+        going += not spared and (kept is None or not is_alive(peer_of(kept), now))
+    if going * 10 > max(50, len(state.lines)) and not push.approved:
+        raise Refused("brake", "%d peers would go; a person has to approve it" % going, removals=going)
+
+
+# ---------------------------------------------------------------- the node: one interface of this machine
+
+
+class Node:
+    """One interface: its state, its kernel side and the requests that a session may make of it."""
+
+    def __init__(self, name: str, paths: Paths) -> None:
+        self.name = name
+        self.paths = paths
+        self.conf = "%s/%s.conf" % (paths.wireguard, name)
+        self.tombstones = Tombstones(paths)
+        self.state = StateFile(paths, name)
+        self.disk = Disk(paths)
+        self.told: Optional[Dict[str, List[Any]]] = None
+        self.has_routes = True
+
+    # ---- what holds
+
+    def summary(self) -> Json:
+        """The `state` of every answer."""
+        state = self.state.read()
+        return {
+            "epoch": state.epoch,
+            "generation": state.generation,
+            "pushed_digest": state.pushed,
+            "digest": state.digest,
+            "peers": len(state.lines),
+            "tombstones": len(self.tombstones.read()),
+            "now": int(time.time()),
+        }
+
+    def wanted(self, state: State) -> Dict[str, Peer]:
+        """The peers that should run now: those of state minus tombstones minus expired."""
+        buried, now = self.tombstones.read(), time.time()
+        peers = (peer_of(line) for key, line in state.lines.items() if key not in buried)
+        return {peer.key: peer for peer in peers if is_alive(peer, now)}
+
+    def drift(self, state: State, kernel: Optional[Kernel]) -> List[Json]:
+        """Every difference between state, kernel and files, in the protocol's words."""
+        rows = [
+            finding("conf_peers", "a peer in IFACE.conf", key) for key in conf_peers(read_text(self.conf))
+        ]
+        if state.origin in ("last", "lost"):
+            rows.append(
+                finding("state", "damaged; fell back to " + ("state.last" if state.lines else "no peers"))
+            )
+        trouble = self.tombstones.trouble()
+        if trouble:
+            rows.append(finding("tombstones", trouble))
+        if is_closed(self.name):
+            rows.append(finding("closed", "shut by the boot guard"))
+        if kernel is None:
+            return [*rows, finding("interface", "down")]
+        rows += peer_drift(kernel, self.wanted(state), self.tombstones.read())
+        return rows + (
+            list(link_drift(self.name, kernel, interface_of(state.interface))) if state.interface else []
+        )
+
+    # ---- kernel
+
+    def settle(self, state: State, kernel: Optional[Kernel]) -> Tuple[Plan, Kernel]:
+        """Brings the interface to the state, enforces tombstones again, opens it: (what was done, what is)."""
+        if kernel is None:
+            raise Refused("kernel", "the interface is down; start it by wg-quick, then push again")
+        wanted = self.wanted(state)
+        plan = plan_kernel(kernel.peers, wanted)
+        try:
+            change_kernel(self.name, kernel.peers, plan)
+            self._settle_routes(state, wanted)
+        finally:
+            self._enforce(wanted)
+        after = read_kernel(self.name)
+        if after is None:
+            raise Refused("kernel", "the interface went down")
+        if not plan_kernel(after.peers, self.wanted(state)).removed and is_closed(self.name):
+            open_guard(self.name)
+        return plan, after
+
+    def _enforce(self, wanted: Mapping[str, Peer]) -> None:
+        """A revoke may have come while the kernel was changed: its tombstone wins."""
+        buried = self.tombstones.read()
+        late = [key for key in wanted if key in buried]
+        remove_peers(self.name, late)
+
+    def _settle_routes(self, state: State, wanted: Mapping[str, Peer]) -> None:
+        if not state.interface:
+            return
+        table = conf_setting(read_text(self.conf), "table").lower()
+        routes = routes_wanted(interface_of(state.interface), wanted.values())
+        if table == "off" or not (routes or self.has_routes):
+            return
+        change_routes(self.name, table if table.isdigit() else "main", routes)
+        self.has_routes = bool(routes)
+
+    # ---- requests
+
+    def hello(self, body: Json) -> Json:
+        fields_of(body, "hello", ())
+        self.tombstones.heal()
+        # Reads the boot path once, so that no revoke has to wait for it.
+        self.disk.places(set(), self.state.path)
+        about = {
+            "version": VERSION,
+            "protocol": PROTOCOL,
+            "python": "%d.%d.%d" % sys.version_info[:3],
+            "boot_id": read_text(self.paths.proc + "/kernel/random/boot_id").strip(),
+            "has_kernel_module": os.path.isdir("/sys/module/wireguard"),
+        }
+        return {"state": self.summary(), "node": about}
+
+    def revoke(self, body: Json) -> Json:
+        """Tombstones, kernel, state; then all is read back. Waits for the state's lock alone, 1 s at most."""
+        fields_of(body, "revoke", ("keys",))
+        items = dict(parse_item(item) for item in list_of(body["keys"], "keys", MAX_KEYS, 1))
+        keys = list(items)
+        durable = self.tombstones.add(items.items())
+        remove_peers(self.name, keys)
+        self.state.forget(keys)
+        kernel = self._purge(keys)
+        files = self.disk.places(set(keys), self.state.path)
+        receipts = [self._receipt(key, durable, kernel, files.get(key, [])) for key in keys]
+        return {"state": self.summary(), "receipts": receipts, "at": int(time.time())}
+
+    def _purge(self, keys: Sequence[str]) -> Optional[Dict[str, List[str]]]:
+        """Removes keys from every interface that still holds them; where they are after that."""
+        places = kernel_places(set(keys))
+        if (places is None or places) and purge_kernel(self.name, keys, places):
+            places = kernel_places(set(keys))
+        return places
+
+    @staticmethod
+    def _receipt(key: str, durable: bool, kernel: Optional[Dict[str, List[str]]], files: List[str]) -> Json:
+        names = ["unknown"] if kernel is None else kernel.get(key, [])
+        places = ["kernel:" + name for name in names] + files
+        return {
+            "public_key": key,
+            "durable": durable,
+            "kernel": not names,
+            "disk": not files,
+            "found": places,
+        }
+
+    def apply(self, body: Json) -> Json:
+        """One push: tombstones, checks, fence, brake, state, kernel; the answer is what was read back."""
+        need("tombstones" in body, "apply", "lacks tombstones")
+        self._bury([parse_item(item) for item in list_of(body["tombstones"], "tombstones", MAX_PEERS)])
+        push = parse_push(body)
+        with locked("%s/%s.lock" % (self.paths.run, self.name), 10.0) as held:
+            if not held:
+                raise Refused("busy", "another apply runs; send it again")
+            kernel = read_kernel(self.name)
+            own_key = kernel.public_key if kernel else None
+            need(own_key not in push.put, "public_key", "a peer has the server's own key")
+            return self._take_and_settle(push, kernel)
+
+    def _take_and_settle(self, push: Push, kernel: Optional[Kernel]) -> Json:
+        try:
+            repair, state, withheld = self._take(push)
+            plan, after = self.settle(state, kernel)
+        except Refused as refused:
+            if refused.code in ("stale", "base", "kernel"):
+                refused.extra["state"] = self.summary()
+            raise
+        return {
+            "result": "already" if repair else "applied",
+            "withheld": withheld,
+            "changed": plan.counts(),
+            "drift": self.drift(self.state.read(), after),
+            "state": self.summary(),
+        }
+
+    def _bury(self, items: Sequence[Tuple[str, str]]) -> None:
+        """The tombstones of a push: on the disk, out of kernel and state, before anything is judged."""
+        self.tombstones.heal()
+        if not items:
+            return
+        keys = [key for key, _ in items]
+        durable = self.tombstones.add(items)
+        self._purge(keys)
+        self.state.forget(keys)
+        if not durable:
+            raise Refused("disk", "tombstones could not be written; they are enforced, nothing else was done")
+
+    def _take(self, push: Push) -> Tuple[bool, State, List[str]]:
+        """Judges the push against what is held and writes the state: (repair, state, withheld keys)."""
+        with locked(self.state.lock, 10.0) as held:
+            if not held:
+                raise Refused("busy", "the state is being written; send it again")
+            before = self.state.read()
+            repair = is_repair(before, push)
+            interface, asked = content_of(before, push, repair)
+            buried = self.tombstones.read()
+            check_brake(before, push, asked, buried)
+            lines = {key: line for key, line in asked.items() if key not in buried}
+            pair = push.epoch, push.generation
+            state = State(*pair, push.digest, content_digest(interface, lines), interface, lines, "state")
+            if state != before:
+                self._write(state)
+            return repair, state, sorted(asked.keys() - lines.keys())
+
+    def _write(self, state: State) -> None:
+        try:
+            self.state.write(state)
+        except OSError:
+            raise Refused(
+                "disk", "the state could not be written; nothing but revocations was done"
+            ) from None
+
+    def observe(self, body: Json) -> Json:
+        """What runs: all, or what changed since this session's last observe."""
+        fields_of(body, "observe", ("full",))
+        full = parse_bool(body["full"], "full")
+        self.tombstones.heal()
+        kernel = read_kernel(self.name)
+        live = kernel.peers if kernel else {}
+        rows = {
+            key: [key, peer.endpoint, peer.handshake, peer.received, peer.sent] for key, peer in live.items()
+        }
+        told = {} if self.told is None else self.told
+        self.told = rows
+        link = kernel and {"up": True, "public_key": kernel.public_key, "listen_port": kernel.listen_port}
+        return {
+            "state": self.summary(),
+            "interface": link or {"up": False, "public_key": None, "listen_port": None},
+            "peers": [row for key, row in rows.items() if full or told.get(key) != row],
+            "gone": [] if full else sorted(told.keys() - rows.keys()),
+            "drift": self.drift(self.state.read(), kernel),
+        }
+
+    # ---- boot
+
+    def load(self) -> None:
+        """The state into the kernel. Never fails: a failing hook would make wg-quick delete the interface."""
+        try:
+            self._load()
+        except Exception as error:
+            alarm("load %s: %s" % (self.name, defect(error)))
+
+    def _load(self) -> None:
+        state = self.state.read()
+        if state.origin in ("last", "lost"):
+            alarm("%s: the state is damaged; loading %d peers" % (self.name, len(state.lines)))
+        trouble = self.tombstones.trouble()
+        if self.tombstones.read() and trouble:
+            alarm(trouble)
+        if state.interface:
+            start_forwarding(self.paths.proc, self.name, interface_of(state.interface))
+        for wait in (0.5, 2.0, 0.0):
+            try:
+                self.settle(state, read_kernel(self.name))
+                return
+            except Refused as refused:
+                alarm("load %s: %s" % (self.name, refused.message))
+                time.sleep(wait)
+        alarm("%s: not loaded" % self.name)
+
+    def close(self) -> None:
+        if not close_guard(self.name):
+            alarm("%s: nft failed; the boot guard is not there" % self.name)
+
+    def seal(self) -> None:
+        """Takes out of IFACE.conf the peers that somebody saved there."""
+        text = read_text(self.conf)
+        if text and sealed(text) != text:
+            try:
+                write_atomic(self.conf, sealed(text).encode())
+                alarm("%s: peers or SaveConfig taken out of the conf" % self.name)
+            except OSError:
+                alarm("%s: the conf could not be sealed" % self.name)
+
+
+# ---------------------------------------------------------------- session
+
+
+def read_lines(descriptor: int) -> Iterator[bytes]:
+    """Lines without their end; Refused on one that is too long or was cut off."""
+    parts: List[bytes] = []
+    size = 0
+    while True:
+        chunk = os.read(descriptor, 1 << 16)
+        if not chunk:
+            need(size == 0, "request", "the last line was cut off")
+            return
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            yield b"".join([*parts, end])
+            parts, size = [], 0
+        parts.append(rest)
+        size += len(rest)
+        need(size <= MAX_LINE, "request", "a line may have 16 MiB")
+
+
+def failure(refused: Refused) -> Json:
+    return {"ok": False, "error": {"code": refused.code, "message": refused.message, **refused.extra}}
+
+
+def handler(node: Node, op: str, observe_only: bool) -> Callable[[Json], Json]:
+    looks = {"hello": node.hello, "observe": node.observe}
+    acts = {"revoke": node.revoke, "apply": node.apply}
+    if observe_only and op in acts:
+        raise Refused("observe_only", "this session may only look")
+    need(op in looks or op in acts, "op", "must be hello, observe, revoke or apply")
+    return looks.get(op) or acts[op]
+
+
+def answer(node: Node, line: bytes, observe_only: bool) -> Json:
+    """The answer to one line; its id is null when the line was no request at all."""
+    number: Optional[int] = None
+    try:
+        request = parse_json(line)
+        need(request.pop("v", None) == PROTOCOL, "v", "must be %d" % PROTOCOL)
+        op = parse_text(request.pop("op", None), "op")
+        number = parse_int(request.pop("id", None), "id")
+        done: Json = {"ok": True, **handler(node, op, observe_only)(request)}
+    except Refused as refused:
+        done = failure(refused)
+    except Exception as error:
+        done = failure(Refused("internal", defect(error)))
+    return {"v": PROTOCOL, "id": number, **done}
+
+
+def send(descriptor: int, value: Json) -> None:
+    write_all(descriptor, canonical(value).encode() + b"\n")
+
+
+def session(node: Node, observe_only: bool) -> int:
+    """Answers requests from standard input until its end; 1 when it was ended by what is no request."""
+    try:
+        for line in read_lines(0):
+            reply = answer(node, line, observe_only)
+            send(1, reply)
+            if reply["id"] is None:
+                return 1
+    except Refused as refused:
+        send(1, {"v": PROTOCOL, "id": None, **failure(refused)})
+        return 1
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+# ---------------------------------------------------------------- install
+
+
+class Wish(NamedTuple):
+    """What install is asked for."""
+
+    interface: Interface
+    console_key: str
+    user: str
+    epoch: int
+    observe_only: bool
+    packages: bool
+
+
+def parse_console_key(value: object) -> str:
+    """An Ed25519 public key without options or comment: it becomes part of a line of authorized_keys."""
+    text = parse_text(value, "console_key", 200)
+    kind, _, data = text.partition(" ")
+    mend = "must be 'ssh-ed25519 AAAA...' without comment"
+    try:
+        raw = base64.b64decode(data, validate=True)
+    except binascii.Error:
+        raise Refused("bad_request", "console_key: " + mend) from None
+    prefix = struct.pack(">I", 11) + b"ssh-ed25519" + struct.pack(">I", 32)
+    need(kind == "ssh-ed25519" and len(raw) == 51 and raw.startswith(prefix), "console_key", mend)
+    need(base64.b64encode(raw).decode() == data, "console_key", mend)
+    return text
+
+
+def parse_wish(body: Json) -> Wish:
+    fields_of(body, "install", ("interface", "console_key", "user", "epoch", "observe_only", "packages"))
+    user = parse_text(body["user"], "user")
+    need(user in ("root", "muster"), "user", "must be root or muster")
+    return Wish(
+        parse_interface(body["interface"]),
+        parse_console_key(body["console_key"]),
+        user,
+        parse_int(body["epoch"], "epoch"),
+        parse_bool(body["observe_only"], "observe_only"),
+        parse_bool(body["packages"], "packages"),
+    )
+
+
+def install(node: Node, body: Json) -> Json:
+    """Makes the machine a server of the Console; may be run again at any time."""
+    wish = parse_wish(body)
+    check_ours(node)
+    installed = install_packages(missing_tools(wish), wish.packages)
+    install_program(node.paths)
+    private = install_conf(node, wish.interface)
+    install_state(node, wish)
+    install_unit(node)
+    install_sysctl(node.paths, wish.interface)
+    install_access(node, wish)
+    unit = start_interface(node)
+    public = run(["wg", "pubkey"], private).out.strip()
+    return {"public_key": public, "host_keys": host_keys(node.paths), "unit": unit, "installed": installed}
+
+
+def load_hook(node: Node) -> str:
+    return "PostUp = %s load %%i" % node.paths.program
+
+
+def check_ours(node: Node) -> None:
+    """Refuses an interface that somebody else has set up."""
+    text = read_text(node.conf)
+    if text and load_hook(node) not in text.split("\n"):
+        raise Refused("foreign_conf", "%s was not written by muster-node; move it away first" % node.conf)
+    if not text and run(["ip", "link", "show", "dev", node.name]).code == 0:
+        raise Refused("foreign_conf", "the interface runs without a conf of ours; take it down first")
+
+
+TOOLS = {
+    "ip": ("iproute2", "iproute"),
+    "wg": ("wireguard-tools", "wireguard-tools"),
+    "wg-quick": ("wireguard-tools", "wireguard-tools"),
+    "nft": ("nftables", "nftables"),
+    "sudo": ("sudo", "sudo"),
+    "visudo": ("sudo", "sudo"),
+    "useradd": ("passwd", "shadow-utils"),
+    "wireguard-go": ("wireguard-go", "wireguard-go"),
+}
+
+
+def missing_tools(wish: Wish) -> List[str]:
+    tools = ["ip", "wg", "wg-quick", "nft"] + (["sudo", "visudo", "useradd"] if wish.user == "muster" else [])
+    return [tool for tool in tools if not tool_there(tool)]
+
+
+def kernel_can() -> bool:
+    """Whether the kernel makes WireGuard interfaces by itself."""
+    name = "muster%d" % (os.getpid() % 10**8)
+    made = run(["ip", "link", "add", "dev", name, "type", "wireguard"]).code == 0
+    if made:
+        run(["ip", "link", "del", "dev", name])
+    return made
+
+
+def install_packages(tools: Sequence[str], allowed: bool) -> List[str]:
+    """Puts in what is missing, by the machine's own package manager; the packages that were put in."""
+    done = put_in(tools, allowed) if tools else []
+    if not tool_there("wireguard-go") and not kernel_can():
+        done += put_in(["wireguard-go"], allowed)
+    return done
+
+
+def put_in(tools: Sequence[str], allowed: bool) -> List[str]:
+    manager = next((name for name in ("apt-get", "dnf", "yum") if tool_there(name)), None)
+    if not allowed or manager is None:
+        raise Refused("packages", "missing: %s; put them in, or let install do it" % ", ".join(tools))
+    packages = sorted({TOOLS[tool][0 if manager == "apt-get" else 1] for tool in tools})
+    words = [
+        manager,
+        "install",
+        "-y",
+        *(["--no-install-recommends"] if manager == "apt-get" else []),
+        *packages,
+    ]
+    noninteractive = ["env", "DEBIAN_FRONTEND=noninteractive"]
+    if manager == "apt-get":
+        run([*noninteractive, manager, "update"], seconds=300.0)
+    ran = run([*noninteractive, *words], seconds=900.0)
+    if ran.code != 0 or not all(map(tool_there, tools)):
+        raise Refused("packages", "%s could not put in: %s" % (manager, ", ".join(packages)))
+    return packages
+
+
+def install_program(paths: Paths) -> None:
+    """Puts this very file in its place."""
+    source = read_bytes(os.path.abspath(__file__))
+    if not os.path.exists(paths.program) or read_bytes(paths.program) != source:
+        os.makedirs(os.path.dirname(paths.program), 0o755, exist_ok=True)
+        write_atomic(paths.program, source, 0o755)
+
+
+def install_conf(node: Node, interface: Interface) -> str:
+    """Writes IFACE.conf, with the key that it had or a new one; the private key."""
+    private = conf_setting(read_text(node.conf), "privatekey") or run(["wg", "genkey"]).out.strip()
+    if not KEY.fullmatch(private):
+        raise Refused("kernel", "wg made no key")
+    rows = [
+        "# Written by muster-node. Peers are in %s; do not add any here." % node.state.path,
+        "[Interface]",
+        "Address = " + ", ".join(interface.addresses),
+        "ListenPort = %d" % interface.listen_port,
+        "MTU = %d" % interface.mtu,
+        "PrivateKey = " + private,
+        "PreUp = %s close %%i" % node.paths.program,
+        load_hook(node),
+    ]
+    text = "\n".join(rows) + "\n"
+    if read_text(node.conf) != text:
+        os.makedirs(node.paths.wireguard, 0o700, exist_ok=True)
+        write_atomic(node.conf, text.encode())
+    return private
+
+
+def install_state(node: Node, wish: Wish) -> None:
+    """The interface's settings into the state, peers kept; a higher epoch opens a new count."""
+    with locked(node.state.lock, 10.0) as held:
+        if not held:
+            raise Refused("busy", "the state is being written; try again")
+        state = node.state.read()
+        epoch, generation = max((state.epoch, state.generation), (wish.epoch, 0))
+        digest = content_digest(wish.interface.line, state.lines)
+        line = wish.interface.line
+        new = State(epoch, generation, state.pushed, digest, line, state.lines, "state")
+        if new != state:
+            node.state.write(new)
+
+
+def write_if_new(path: str, text: str, mode: int) -> None:
+    if read_text(path) != text:
+        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        write_atomic(path, text.encode(), mode)
+
+
+def install_unit(node: Node) -> None:
+    """The stock reload would drop every peer for 15 s, the stock start load peers saved into the conf."""
+    folder = "%s/wg-quick@%s.service.d" % (node.paths.units, node.name)
+    program, name = node.paths.program, node.name
+    seal, load = "ExecStartPre=%s seal %s" % (program, name), "ExecReload=%s load %s" % (program, name)
+    write_if_new(folder + "/muster.conf", "[Service]\n%s\nExecReload=\n%s\n" % (seal, load), 0o644)
+
+
+def install_sysctl(paths: Paths, interface: Interface) -> None:
+    versions = {net.version for net in networks_of(interface)}
+    held = set(read_text(paths.sysctl).splitlines())
+    if interface.forward != "none":
+        held |= {"net.ipv4.ip_forward = 1"} if 4 in versions else set()
+        held |= {"net.ipv6.conf.all.forwarding = 1"} if 6 in versions else set()
+    if held:
+        write_if_new(paths.sysctl, "\n".join(sorted(held)) + "\n", 0o644)
+
+
+def session_command(node: Node, observe_only: bool) -> str:
+    return "%s session %s%s" % (node.paths.program, "--observe " if observe_only else "", node.name)
+
+
+def install_access(node: Node, wish: Wish) -> None:
+    """The Console's key, bound to this interface's session; no second line for it at the other user."""
+    command = session_command(node, wish.observe_only)
+    if wish.user == "muster":
+        make_user()
+        allow_sudo(node, command)
+        command = "sudo -n " + command
+    line = 'restrict,command="%s" %s muster:%s' % (command, wish.console_key, node.name)
+    for user in ("root", "muster"):
+        write_authorized(node, user, wish.console_key, line if user == wish.user else None)
+
+
+def make_user() -> None:
+    """A user that nobody can log in as but by a key: no password, nothing in its home is its own."""
+    with contextlib.suppress(KeyError):
+        pwd.getpwnam("muster")
+        return
+    made = run(
+        [
+            "useradd",
+            "--system",
+            "--home-dir",
+            "/home/muster",
+            "--shell",
+            "/bin/sh",
+            "--password",
+            "*",
+            "muster",
+        ]
+    )
+    if made.code != 0:
+        raise Refused("kernel", "useradd failed")
+
+
+def allow_sudo(node: Node, command: str) -> None:
+    """One sudoers line for this interface, the others kept; never in place before visudo has read it."""
+    path, partial = node.paths.sudoers + "/muster", node.paths.sudoers + "/muster.new"
+    ours = re.compile(r"muster .* session (--observe )?" + re.escape(node.name.replace("=", "\\=")))
+    kept = [row for row in read_text(path).splitlines() if row and not ours.fullmatch(row)]
+    rows = [*kept, "muster ALL=(root) NOPASSWD: " + command.replace("=", "\\=")]
+    os.makedirs(node.paths.sudoers, 0o750, exist_ok=True)
+    write_synced(partial, ("\n".join(rows) + "\n").encode(), 0o440)
+    if run(["visudo", "-c", "-f", partial]).code != 0:
+        os.unlink(partial)
+        raise Refused("kernel", "visudo refused the line for muster")
+    os.replace(partial, path)
+    sync_folder(node.paths.sudoers)
+
+
+def write_authorized(node: Node, user: str, key: str, line: Optional[str]) -> None:
+    """Puts `line` (or nothing) where our line for this interface was; every other line stays."""
+    try:
+        home = pwd.getpwnam(user).pw_dir
+    except KeyError:
+        return
+    path = home + "/.ssh/authorized_keys"
+    rows = [row for row in read_text(path).split("\n") if row and not row.endswith(" muster:" + node.name)]
+    need(not any(key in row for row in rows), "console_key", "opens something else on this machine already")
+    if line is None and read_text(path).split("\n")[:-1] == rows:
+        return
+    # sshd takes a file that root owns; a user that cannot write its own keys can add none.
+    folder_mode, mode = (0o700, 0o600) if user == "root" else (0o755, 0o644)
+    for folder in (home, home + "/.ssh"):
+        make_folder(folder, folder_mode)
+    write_atomic(path, "".join(row + "\n" for row in [*rows, *([line] if line else [])]).encode(), mode)
+
+
+def make_folder(path: str, mode: int) -> None:
+    if not os.path.isdir(path):
+        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        os.mkdir(path, mode)
+        os.chmod(path, mode)
+
+
+def start_interface(node: Node) -> str:
+    """Opens the interface by wg-quick, through systemd where it runs; one that is up is only loaded."""
+    systemd = os.path.isdir("/run/systemd/system") and tool_there("systemctl")
+    up = read_kernel(node.name) is not None
+    if systemd:
+        unit = "wg-quick@%s.service" % node.name
+        run(["systemctl", "daemon-reload"], seconds=60.0)
+        run(["systemctl", "enable", unit], seconds=60.0)
+        code = 0 if up else run(["systemctl", "start", unit], seconds=90.0).code
+    else:
+        enable_by_hand(node)
+        node.seal()
+        code = 0 if up else run(["wg-quick", "up", node.name], seconds=90.0).code
+    if up:
+        node.load()
+    if code != 0 or read_kernel(node.name) is None:
+        raise Refused(
+            "kernel", "wg-quick could not open the interface; is its port or one of its addresses taken?"
+        )
+    return "systemd" if systemd else "none"
+
+
+def enable_by_hand(node: Node) -> None:
+    """What `systemctl enable` would do, for the day when systemd runs."""
+    link = "%s/multi-user.target.wants/wg-quick@%s.service" % (node.paths.units, node.name)
+    if not os.path.lexists(link):
+        os.makedirs(os.path.dirname(link), 0o755, exist_ok=True)
+        os.symlink("/lib/systemd/system/wg-quick@.service", link)
+
+
+def host_keys(paths: Paths) -> List[str]:
+    """This machine's SSH host keys, without comments."""
+    with contextlib.suppress(OSError):
+        names = sorted(name for name in os.listdir(paths.ssh) if re.fullmatch(r"ssh_host_\w+_key\.pub", name))
+        rows = [read_text(os.path.join(paths.ssh, name)).split() for name in names]
+        return [" ".join(row[:2]) for row in rows if len(row) >= 2]
+    return []
+
+
+# ---------------------------------------------------------------- command line
+
+
+def ask(node: Node, op: str, **fields: Any) -> Json:
+    """One request of the command line, the same way as one of a session."""
+    return answer(node, canonical({"v": PROTOCOL, "id": 1, "op": op, **fields}).encode(), False)
+
+
+def command_revoke(node: Node, given: argparse.Namespace) -> int:
+    reply = ask(node, "revoke", keys=[{"public_key": key, "reason": given.reason} for key in given.keys])
+    send(1, reply)
+    receipts = reply.get("receipts", [{}])
+    return 0 if all(row.get(part) for row in receipts for part in ("durable", "kernel", "disk")) else 1
+
+
+def command_observe(node: Node, _given: argparse.Namespace) -> int:
+    reply = ask(node, "observe", full=True)
+    send(1, reply)
+    return 0 if reply["ok"] else 1
+
+
+def command_apply(node: Node, given: argparse.Namespace) -> int:
+    data = sys.stdin.buffer.read(MAX_LINE + 2) if given.file == "-" else read_bytes(given.file)
+    reply = answer(node, data.rstrip(b"\n"), False)
+    send(1, reply)
+    return 0 if reply["ok"] else 1
+
+
+def command_install(node: Node, _given: argparse.Namespace) -> int:
+    try:
+        reply: Json = {"ok": True, **install(node, parse_json(sys.stdin.buffer.read(MAX_LINE + 1)))}
+    except Refused as refused:
+        reply = failure(refused)
+    except Exception as error:
+        reply = failure(Refused("internal", defect(error)))
+    send(1, reply)
+    return 0 if reply["ok"] else 1
+
+
+def command_boot(node: Node, given: argparse.Namespace) -> int:
+    {"load": node.load, "close": node.close, "seal": node.seal}[given.command]()
+    return 0
+
+
+def command_session(node: Node, given: argparse.Namespace) -> int:
+    return session(node, given.observe)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="muster-node", description="Keeps a WireGuard interface's peers as the Console says."
+    )
+    top.add_argument("--version", action="version", version=VERSION)
+    commands = top.add_subparsers(dest="command", required=True)
+    rows: List[Tuple[str, str, Callable[[Node, argparse.Namespace], int]]] = [
+        ("session", "requests on standard input, answers on standard output", command_session),
+        ("revoke", "these keys never again, on this machine", command_revoke),
+        ("observe", "what runs", command_observe),
+        ("apply", "one apply request", command_apply),
+        ("load", "at boot: the state into the kernel", command_boot),
+        ("close", "at boot: nothing passes until load", command_boot),
+        ("seal", "before boot: peers out of IFACE.conf", command_boot),
+        ("install", "makes this machine a server of the Console", command_install),
+    ]
+    for name, words, function in rows:
+        command = commands.add_parser(name, help=words)
+        command.set_defaults(function=function)
+        command.add_argument("interface", metavar="IFACE", type=parse_interface_name)
+        if name == "session":
+            command.add_argument("--observe", action="store_true", help="look only")
+        if name == "revoke":
+            command.add_argument("keys", metavar="KEY", nargs="+")
+            command.add_argument("--reason", required=True)
+        if name == "apply":
+            command.add_argument("file", metavar="FILE|-")
+    return top
+
+
+def main(words: Sequence[str]) -> int:
+    os.umask(0o077)
+    given = parser().parse_args(words)
+    function: Callable[[Node, argparse.Namespace], int] = given.function
+    return function(Node(given.interface, Paths()), given)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
