@@ -1,7 +1,7 @@
 """The root of a bare machine: Debian with python3, sshd, apt and a folder of packages for apt.
 
 Made once, in about a minute, from this machine's mirror and apt settings. Staged with all they depend on:
-wireguard-tools wireguard-go nftables iproute2 sudo procps. Nothing else can be installed there.
+wireguard-tools wireguard-go nftables iproute2 sudo (procps is there, as sshd needs it). Nothing else.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.lab.commands import LabError, run
 
 CACHE = Path("/var/tmp/muster-lab")
-STAGED = ("wireguard-tools", "wireguard-go", "nftables", "iproute2", "sudo", "procps")
+STAGED = ("wireguard-tools", "wireguard-go", "nftables", "iproute2", "sudo")
 INCLUDED = ("python3-minimal", "python3", "openssh-server", "ca-certificates")
 SETTINGS = ("/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt")
 PACKAGES = "var/lab-repo"
@@ -83,8 +83,10 @@ def _stage_packages(root: Path) -> None:
     chroot = ["chroot", str(root), "apt-get", "-q", "-y"]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     run([*chroot, "update"], timeout=BUILD_LIMIT, environment=environment)
-    # Staging what a plain install takes, recommended packages too, so that either way of asking works.
-    run([*chroot, "install", "--download-only", *STAGED], timeout=BUILD_LIMIT, environment=environment)
+    # Debootstrap's own packages are installed already; wireguard-tools recommends a whole kernel.
+    run([*chroot, "clean"], environment=environment)
+    install = [*chroot, "install", "--download-only", "--no-install-recommends"]
+    run([*install, *STAGED], timeout=BUILD_LIMIT, environment=environment)
     folder = root / PACKAGES
     folder.mkdir()
     for package in (root / "var/cache/apt/archives").glob("*.deb"):

@@ -67,7 +67,11 @@ class Stream:
         os.close(handle)
         self._file = self._path.open()
         self._path.unlink()
-        wait_for(self._has_begun, 10, f"the first packet to {address}")
+        try:
+            wait_for(self._has_begun, 10, f"the first packet to {address}")
+        except BaseException:
+            self.close()
+            raise
 
     def _has_begun(self) -> bool:
         if os.fstat(self._file.fileno()).st_size > 0:

@@ -64,7 +64,9 @@ def configure(pid: int, ends: Iterable[End]) -> None:
     lines = ["link set lo up"]
     for end in ends:
         lines.append(f"link set {end.interface} addrgenmode none")
-        for address in end.addresses:
+        # A router asks for neighbours from its link-local address, which the kernel would make with DAD.
+        link_local = f"fe80::{IPv4Interface(end.addresses[0]).ip}/64"
+        for address in (*end.addresses, link_local):
             lines.append(f"addr replace {address} dev {end.interface}{' nodad' if ':' in address else ''}")
         lines.append(f"link set {end.interface} up")
         lines += [f"route replace default via {gateway} dev {end.interface}" for gateway in end.gateways]

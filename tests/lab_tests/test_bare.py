@@ -4,7 +4,7 @@ from tests.lab.bare import STAGED
 from tests.lab.lab import Lab
 from tests.lab_tests.handmade import join
 
-ABSENT = ("ip", "nft", "wg", "wg-quick", "wireguard-go", "sudo", "sysctl", "git", "make")
+ABSENT = ("ip", "nft", "wg", "wg-quick", "wireguard-go", "sudo", "git", "make")
 
 
 def test_a_bare_server_has_python_sshd_and_apt_only(lab: Lab) -> None:

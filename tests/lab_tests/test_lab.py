@@ -12,6 +12,7 @@ from tests.lab.commands import REPOSITORY, LabError, link_exists, run
 from tests.lab.inotify import LIMIT
 from tests.lab.lab import Lab
 from tests.lab.machines import Server
+from tests.lab.processes import starttime
 from tests.lab.slots import HOME, Slot
 
 SSH = [
@@ -64,7 +65,8 @@ def leftovers(slot: Slot) -> list[str]:
 
 
 def is_alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    """A zombie that the machine's init has not yet collected is not alive."""
+    return starttime(pid) is not None
 
 
 def test_a_new_server_has_sshd_and_an_address_and_no_wireguard(lab: Lab) -> None:
