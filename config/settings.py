@@ -1,0 +1,177 @@
+"""All settings of the Console, from the environment, in fixed sections. Names start with MUSTER_."""
+
+from pathlib import Path
+
+from config.env import env_bool, env_database, env_int, env_list, env_secret, env_str, own_secret
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = Path(env_str("MUSTER_DATA", str(BASE_DIR / "data")))
+
+# --- Safety -----------------------------------------------------------------------------------------------------
+
+DEBUG = env_bool("MUSTER_DEBUG")
+SECRET_KEY = env_secret("MUSTER_SECRET_KEY") or own_secret(DATA_DIR / "secret_key")
+ALLOWED_HOSTS = env_list("MUSTER_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = env_list("MUSTER_TRUSTED_ORIGINS")
+BEHIND_TLS = env_bool("MUSTER_TLS", default=True)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BEHIND_TLS
+SECURE_SSL_REDIRECT = BEHIND_TLS
+SECURE_HSTS_SECONDS = 31_536_000 if BEHIND_TLS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = BEHIND_TLS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env_bool("MUSTER_TRUST_PROXY") else None
+SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "DENY"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 5000
+
+# Two keyrings, neither of them SECRET_KEY: the web has `peers` and the public half of `nodes`, workers have all.
+KEYRING_PEERS = Path(env_str("MUSTER_KEYRING_PEERS", str(DATA_DIR / "keyrings" / "peers")))
+KEYRING_NODES = Path(env_str("MUSTER_KEYRING_NODES", str(DATA_DIR / "keyrings" / "nodes")))
+KEYRING_NODES_PUBLIC = Path(env_str("MUSTER_KEYRING_NODES_PUBLIC", str(DATA_DIR / "keyrings" / "nodes.pub")))
+
+# --- Parts ------------------------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "unfold.contrib.forms",
+    "audit",
+    "fleet",
+    "peers",
+    "nodes",
+    "auditlog",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "audit.context.OriginMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+DATABASES = {"default": env_database("MUSTER_DATABASE", f"sqlite:///{DATA_DIR / 'muster.sqlite3'}")}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- People -----------------------------------------------------------------------------------------------------
+
+AUTH_USER_MODEL = "fleet.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "/admin/"
+
+# --- Ledger -----------------------------------------------------------------------------------------------------
+
+AUDITLOG_LOGENTRY_MODEL = "audit.Event"
+AUDITLOG_CID_GETTER = "audit.context.current_act"
+AUDITLOG_MASK_CALLABLE = "audit.context.mask"
+AUDITLOG_DISABLE_REMOTE_ADDR = True
+# Fields that an Event may show; a secret, sealed or hashed, is in none of these lists.
+RECORDED = {
+    "fleet.User": "username email is_active is_staff is_superuser",
+    "fleet.Environment": "name description address_rest",
+    "fleet.Role": "user name environment ended_at",
+    "fleet.ApiToken": "name user scope expires_at revoked_at",
+    "fleet.Bastion": "name host ssh_port ssh_user host_key",
+    "fleet.Server": "name environment host ssh_port ssh_user bastion host_key interface endpoint_host listen_port "
+    "public_key ipv4_pool ipv6_pool dns mtu forward is_observe_only epoch enrolled_at",
+    "peers.Person": "name email kind user",
+    "peers.Device": "person name public_key revoked_at",
+    "peers.Grant": "person environment server networks until reason ended_at",
+    "peers.Peer": "device server expires_at ended_at end",
+    "peers.Revocation": "label reason",
+}
+AUDITLOG_INCLUDE_TRACKING_MODELS = tuple(
+    {"model": model, "include_fields": names.split()} for model, names in RECORDED.items()
+)
+
+# --- Language and time ------------------------------------------------------------------------------------------
+
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = env_str("MUSTER_TIME_ZONE", "UTC")
+USE_TZ = True
+USE_I18N = False
+
+# --- Static files -----------------------------------------------------------------------------------------------
+
+STATIC_URL = "/static/"
+STATIC_ROOT = Path(env_str("MUSTER_STATIC", str(DATA_DIR / "static")))
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+WHITENOISE_USE_FINDERS = True
+
+# --- API --------------------------------------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "fleet.tokens.TokenAuthentication",
+        "fleet.tokens.BrowserAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["fleet.tokens.MayOperate"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.LimitOffsetPagination",
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "EXCEPTION_HANDLER": "fleet.tokens.explain_error",
+    "PAGE_SIZE": 100,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Muster",
+    "DESCRIPTION": "One Console for many WireGuard servers.",
+    "VERSION": "1",
+    "SERVE_PERMISSIONS": ["fleet.tokens.MayOperate"],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+}
+
+# --- Workers ----------------------------------------------------------------------------------------------------
+
+BROKER_URL = env_str("MUSTER_BROKER", f"redis+socket://{DATA_DIR / 'broker.sock'}")
+SHARDS = env_int("MUSTER_SHARDS", 1, low=1, high=64)
+POLL_SECONDS = env_int("MUSTER_POLL_SECONDS", 60, low=1, high=3600)
+
+# --- Logging ----------------------------------------------------------------------------------------------------
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env_str("MUSTER_LOG_LEVEL", "INFO")},
+    "loggers": {"paramiko": {"level": "CRITICAL"}},
+}

@@ -1,0 +1,40 @@
+"""Who has which address on which server. The database refuses overlap; this module finds what is free."""
+
+import datetime as dt
+from collections.abc import Iterable
+from itertools import islice
+
+from fleet.models import AddressRange, Server
+from fleet.pools import Network, free_addresses, gateway, to_hex
+
+
+def take_gateway(server: Server) -> None:
+    """The server's own two addresses, so that no peer can ever be given them."""
+    for pool in (server.pool4, server.pool6):
+        own = to_hex(gateway(pool))
+        AddressRange.objects.create(server=server, first=own, last=own)
+
+
+def take_addresses(server: Server, count: int) -> list[tuple[AddressRange, AddressRange]]:
+    """`count` pairs of (IPv4, IPv6), lowest free first. The caller holds the server's lock. PoolExhausted if full."""
+    taken = list(AddressRange.objects.filter(server=server, released_at=None).values_list("first", "last"))
+    fours = _take(server, server.pool4, taken, count)
+    sixes = _take(server, server.pool6, taken, count)
+    return list(zip(fours, sixes, strict=True))
+
+
+def _take(server: Server, pool: Network, taken: list[tuple[str, str]], count: int) -> list[AddressRange]:
+    found = [to_hex(address) for address in islice(free_addresses(pool, taken), count)]
+    return AddressRange.objects.bulk_create(
+        AddressRange(server=server, first=address, last=address) for address in found
+    )
+
+
+def free_ranges(ids: Iterable[int], now: dt.datetime) -> None:
+    """The rest of these ranges begins. They stay taken until `release_ranges`."""
+    AddressRange.objects.filter(pk__in=list(ids), freed_at=None).update(freed_at=now)
+
+
+def release_ranges(ids: Iterable[int], now: dt.datetime) -> int:
+    """The rest is over: another peer may have them."""
+    return AddressRange.objects.filter(pk__in=list(ids), released_at=None).update(released_at=now)

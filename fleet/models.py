@@ -1,0 +1,265 @@
+"""What there is and who runs it. Rows of people's choices; what was seen lives in ServerStatus."""
+
+import datetime as dt
+from ipaddress import IPv4Network, IPv6Network
+
+from django.contrib.auth.models import AbstractUser
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+
+from fleet import fields, pools
+
+
+class User(AbstractUser):
+    """A sign-in to the Console. With OIDC it is known by (issuer, subject), never by e-mail."""
+
+    issuer = models.CharField(max_length=200, blank=True, default="", editable=False)
+    subject = models.CharField(max_length=200, blank=True, default="", editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["issuer", "subject"], condition=~Q(subject=""), name="fleet_user_identity")
+        ]
+
+
+class Environment(models.Model):
+    """A boundary of access and of operator rights."""
+
+    name = models.CharField(max_length=63, unique=True, validators=[fields.valid_name])
+    description = models.CharField(max_length=200, blank=True, default="", validators=[fields.one_line])
+    address_rest = models.DurationField(
+        default=dt.timedelta(hours=24),
+        help_text="How long a freed address rests before another peer may have it.",
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(condition=Q(address_rest__gte=dt.timedelta(0)), name="fleet_rest_not_negative")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Role(models.Model):
+    """An interval in which a User may operate one Environment, or all (environment empty)."""
+
+    class Name(models.TextChoices):
+        OPERATOR = "operator"
+        AUDITOR = "auditor"
+
+    user = models.ForeignKey(User, models.PROTECT, related_name="roles")
+    name = models.CharField(max_length=12, choices=Name)
+    environment = models.ForeignKey(Environment, models.PROTECT, null=True, blank=True, related_name="roles")
+    began_at = models.DateTimeField(default=timezone.now, editable=False)
+    ended_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["user", "name", "environment"],
+                condition=Q(ended_at=None, environment__isnull=False),
+                name="fleet_role_once",
+            ),
+            models.UniqueConstraint(
+                fields=["user", "name"],
+                condition=Q(ended_at=None, environment=None),
+                name="fleet_role_everywhere_once",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} {self.name} of {self.environment or 'every environment'}"
+
+
+class ApiToken(models.Model):
+    """A script's way in. Only the SHA-256 of the token is kept."""
+
+    class Scope(models.TextChoices):
+        READ = "read"
+        OPERATE = "operate"
+
+    name = models.CharField(max_length=63, unique=True, validators=[fields.valid_name])
+    user = models.ForeignKey(User, models.CASCADE, related_name="api_tokens")
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    scope = models.CharField(max_length=8, choices=Scope, default=Scope.READ)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Bastion(models.Model):
+    """A machine that servers are reached through (ProxyJump), with its own pinned host key."""
+
+    name = models.CharField(max_length=63, unique=True, validators=[fields.valid_name])
+    host = models.CharField(max_length=253, validators=[fields.valid_host])
+    ssh_port = models.PositiveIntegerField(default=22, validators=[MinValueValidator(1), MaxValueValidator(65535)])
+    ssh_user = models.CharField(max_length=32, default="muster", validators=[fields.valid_name])
+    host_key = models.CharField(max_length=1000, validators=[fields.valid_host_key])
+    ssh_public_key = models.CharField(max_length=200, blank=True, default="", editable=False)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Server(models.Model):
+    """One WireGuard interface on one machine, in one Environment. `generation` grows with each wanted change."""
+
+    class Forward(models.TextChoices):
+        MASQUERADE = "masquerade", "Masquerade: peers appear as this server"
+        ROUTED = "routed", "Routed: the network has return routes to the pools"
+        NONE = "none", "Nothing but the server itself"
+
+    class SshUser(models.TextChoices):
+        ROOT = "root"
+        MUSTER = "muster"
+
+    name = models.CharField(max_length=63, unique=True, validators=[fields.valid_name])
+    environment = models.ForeignKey(Environment, models.PROTECT, related_name="servers")
+    host = models.CharField(
+        "SSH address",
+        max_length=253,
+        validators=[fields.valid_host],
+        help_text="Where the Console reaches it.",
+    )
+    ssh_port = models.PositiveIntegerField(default=22, validators=[MinValueValidator(1), MaxValueValidator(65535)])
+    ssh_user = models.CharField(max_length=8, choices=SshUser, default=SshUser.ROOT)
+    bastion = models.ForeignKey(Bastion, models.PROTECT, null=True, blank=True, related_name="servers")
+    host_key = models.CharField(
+        max_length=1000, blank=True, default="", validators=[fields.valid_host_key], editable=False
+    )
+    ssh_public_key = models.CharField(max_length=200, blank=True, default="", editable=False)
+    interface = models.CharField(max_length=15, default="wg0", validators=[fields.valid_interface])
+    endpoint_host = models.CharField(
+        "endpoint",
+        max_length=253,
+        validators=[fields.valid_host],
+        help_text="What clients dial, without port.",
+    )
+    listen_port = models.PositiveIntegerField(
+        "UDP port", default=51820, validators=[MinValueValidator(1), MaxValueValidator(65535)]
+    )
+    public_key = models.CharField(max_length=44, blank=True, default="", editable=False)
+    ipv4_pool = models.CharField("IPv4 pool", max_length=18, validators=[fields.valid_pool4])
+    ipv6_pool = models.CharField("IPv6 pool", max_length=43, validators=[fields.valid_pool6])
+    dns = models.JSONField(default=list, blank=True, validators=[fields.valid_dns])
+    mtu = models.PositiveIntegerField(default=1420, validators=[MinValueValidator(1280), MaxValueValidator(1500)])
+    forward = models.CharField(max_length=10, choices=Forward, default=Forward.MASQUERADE)
+    is_observe_only = models.BooleanField(default=False, help_text="The Console looks, and changes nothing there.")
+    epoch = models.PositiveIntegerField(default=1, editable=False)
+    generation = models.PositiveBigIntegerField(default=1, editable=False)
+    enrolled_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["host", "ssh_port", "interface"],
+                condition=Q(bastion=None),
+                name="fleet_server_place",
+                violation_error_message="Another server has this SSH address and interface.",
+            ),
+            models.UniqueConstraint(
+                fields=["bastion", "host", "ssh_port", "interface"],
+                condition=Q(bastion__isnull=False),
+                name="fleet_server_place_behind",
+                violation_error_message="Another server has this SSH address and interface behind this bastion.",
+            ),
+            models.UniqueConstraint(fields=["public_key"], condition=~Q(public_key=""), name="fleet_server_public_key"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def pool4(self) -> IPv4Network:
+        return IPv4Network(self.ipv4_pool)
+
+    @property
+    def pool6(self) -> IPv6Network:
+        return IPv6Network(self.ipv6_pool)
+
+    @property
+    def endpoint(self) -> str:
+        host = f"[{self.endpoint_host}]" if ":" in self.endpoint_host else self.endpoint_host
+        return f"{host}:{self.listen_port}"
+
+
+class Placement(models.Model):
+    """The interval in which a Server belonged to an Environment; the open one is the present."""
+
+    server = models.ForeignKey(Server, models.PROTECT, related_name="placements")
+    environment = models.ForeignKey(Environment, models.PROTECT, related_name="placements")
+    began_at = models.DateTimeField(default=timezone.now, editable=False)
+    ended_at = models.DateTimeField(null=True, blank=True, editable=False)
+    settled_at = models.DateTimeField(null=True, editable=False, help_text="When the peers that follow were made.")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["server"], condition=Q(ended_at=None), name="fleet_one_open_placement")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.server} in {self.environment}"
+
+
+class AddressRange(models.Model):
+    """Addresses taken on one server, from `first` to `last` as 32 hex digits. Released once their rest is over."""
+
+    server = models.ForeignKey(Server, models.PROTECT, related_name="address_ranges")
+    first = models.CharField(max_length=32)
+    last = models.CharField(max_length=32)
+    freed_at = models.DateTimeField(null=True, blank=True, help_text="The start of the rest.")
+    released_at = models.DateTimeField(null=True, blank=True, help_text="The end of the rest.")
+
+    class Meta:
+        indexes = [models.Index(fields=["server", "first"], condition=Q(released_at=None), name="fleet_range_taken")]
+        constraints = [
+            models.CheckConstraint(condition=Q(first__lte=F("last")), name="fleet_range_rises"),
+            models.CheckConstraint(
+                condition=Q(first__regex=r"^[0-9a-f]{32}$") & Q(last__regex=r"^[0-9a-f]{32}$"),
+                name="fleet_range_hex",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{pools.from_hex(self.first)}/{32 if self.is_ipv4 else 128}"
+
+    @property
+    def is_ipv4(self) -> bool:
+        return pools.from_hex(self.first).version == 4
+
+
+class ServerStatus(models.Model):
+    """What was seen of a Server. Only `nodes/status.py` writes it."""
+
+    server = models.OneToOneField(Server, models.CASCADE, primary_key=True, related_name="status")
+    observed_epoch = models.PositiveIntegerField(default=0)
+    observed_generation = models.PositiveBigIntegerField(default=0)
+    observed_digest = models.CharField(max_length=64, blank=True, default="")
+    observed_at = models.DateTimeField(null=True)
+    conditions = models.JSONField(default=dict)
+    drift = models.JSONField(default=list)
+    failures = models.PositiveIntegerField(default=0)
+    next_attempt_at = models.DateTimeField(null=True)
+    tombstone_cursor = models.PositiveBigIntegerField(default=0)
+    node_version = models.CharField(max_length=20, blank=True, default="")
+
+    class Meta:
+        verbose_name_plural = "server statuses"
+
+    def __str__(self) -> str:
+        return f"status of {self.server_id}"

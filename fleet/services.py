@@ -1,0 +1,125 @@
+"""The write path for environments, servers, bastions and their operators."""
+
+import copy
+import datetime as dt
+from typing import Any, TypeVar
+
+from django.core.exceptions import ValidationError
+from django.utils import timezone
+
+from audit.services import Actor, act
+from audit.verbs import Verb
+from fleet import addresses
+from fleet.access import require_admin, require_operator
+from fleet.changes import SETTLE, hint, lock_servers, mark_changed
+from fleet.models import Bastion, Environment, Placement, Role, Server, ServerStatus, User
+
+Row = TypeVar("Row", Environment, Server, Role)
+
+# What a running interface has from these is set when it is enrolled; a change here alone would be a lie.
+FIXED_ONCE_ENROLLED = {"interface", "ipv4_pool", "ipv6_pool", "listen_port", "mtu", "forward"}
+CHANGEABLE = {
+    *("host", "ssh_port", "ssh_user", "bastion", "endpoint_host", "dns", "is_observe_only"),
+    *FIXED_ONCE_ENROLLED,
+}
+
+
+def add_environment(
+    *, actor: Actor, name: str, description: str = "", address_rest: dt.timedelta | None = None
+) -> Environment:
+    require_admin(actor)
+    environment = Environment(name=name, description=description)
+    if address_rest is not None:
+        environment.address_rest = address_rest
+    with act(Verb.ENVIRONMENT_ADD, actor=actor) as this:
+        environment.full_clean()
+        environment.save(force_insert=True)
+        this.on(environment, environment=environment.name)
+    return environment
+
+
+def change_environment(*, actor: Actor, environment: Environment, reason: str = "", **values: Any) -> Environment:
+    """`values`: description, address_rest."""
+    require_admin(actor)
+    return _change(Verb.ENVIRONMENT_CHANGE, actor, environment, reason, values, environment.name)
+
+
+def add_bastion(*, actor: Actor, **values: Any) -> Bastion:
+    """`values`: name, host, ssh_port, ssh_user, host_key (as the operator confirmed it)."""
+    require_admin(actor)
+    bastion = Bastion(**values)
+    with act(Verb.BASTION_ADD, actor=actor) as this:
+        bastion.full_clean()
+        bastion.save(force_insert=True)
+        this.on(bastion)
+    return bastion
+
+
+def add_server(*, actor: Actor, environment: Environment, **values: Any) -> Server:
+    """A Server as the Console wants it; `enrol` makes it so on the machine. `values` are fields of Server."""
+    require_operator(actor, environment)
+    server = Server(environment=environment, **values)
+    with act(Verb.SERVER_ADD, actor=actor) as this:
+        server.full_clean()
+        server.save(force_insert=True)
+        Placement.objects.create(server=server, environment=environment)
+        ServerStatus.objects.create(server=server)
+        addresses.take_gateway(server)
+        this.on(server, environment=environment.name)
+        hint(SETTLE, [server.pk])
+    return server
+
+
+def change_server(*, actor: Actor, server: Server, reason: str = "", **values: Any) -> Server:
+    """Change fields of CHANGEABLE; ValidationError for one that an enrolled interface cannot take while it runs."""
+    require_operator(actor, server.environment)
+    unknown = set(values) - CHANGEABLE
+    if unknown:
+        raise ValidationError(dict.fromkeys(unknown, "This cannot be changed here."))
+    fixed = {name for name in FIXED_ONCE_ENROLLED & set(values) if values[name] != getattr(server, name)}
+    if server.enrolled_at and fixed:
+        message = "This is part of the running interface: retire the server and enrol it anew."
+        raise ValidationError(dict.fromkeys(fixed, message))
+    return _change(Verb.SERVER_CHANGE, actor, server, reason, values, server.environment.name)
+
+
+def add_user(*, actor: Actor, username: str, email: str, password: str | None, is_superuser: bool) -> User:
+    require_admin(actor)
+    user = User(username=username, email=email, is_staff=True, is_superuser=is_superuser)
+    user.set_password(password)
+    with act(Verb.USER_ADD, actor=actor) as this:
+        user.full_clean(exclude=["password"])
+        user.save(force_insert=True)
+        this.on(user)
+    return user
+
+
+def give_role(*, actor: Actor, user: User, name: str, environment: Environment | None) -> Role:
+    require_admin(actor)
+    role = Role(user=user, name=name, environment=environment)
+    with act(Verb.ROLE_GIVE, actor=actor) as this:
+        role.full_clean()
+        role.save(force_insert=True)
+        this.on(role, environment=environment.name if environment else "")
+    return role
+
+
+def end_role(*, actor: Actor, role: Role) -> Role:
+    require_admin(actor)
+    label = role.environment.name if role.environment else ""
+    return _change(Verb.ROLE_END, actor, role, "", {"ended_at": timezone.now()}, label)
+
+
+def _change(verb: Verb, actor: Actor, row: Row, reason: str, values: dict[str, Any], environment: str) -> Row:
+    before = copy.copy(row)
+    with act(verb, actor=actor, reason=reason) as this:
+        if isinstance(row, Server):
+            lock_servers([row.pk])
+        for name, value in values.items():
+            setattr(row, name, value)
+        row.full_clean()
+        row.save(update_fields=list(values))
+        this.on(row, before=before, environment=environment)
+        if isinstance(row, Server):
+            mark_changed([row.pk])
+    return row

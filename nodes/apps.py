@@ -1,0 +1,7 @@
+"""Everything that talks to servers."""
+
+from django.apps import AppConfig
+
+
+class NodesConfig(AppConfig):
+    name = "nodes"

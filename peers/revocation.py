@@ -1,0 +1,88 @@
+"""Revoking: for ever, everywhere, never held up. Tombstones, receipts to be filled, and the hint, in one transaction."""
+
+from collections.abc import Iterable, Sequence
+
+from django.core.exceptions import ValidationError
+from django.utils import timezone
+
+from audit.services import Act, Actor, act
+from audit.verbs import Verb
+from fleet.access import require_operator
+from fleet.changes import DRAIN_REVOCATIONS, hint, lock_servers, mark_changed
+from fleet.models import Environment
+from peers.keys import BadKey, parse_public_key
+from peers.models import Device, Peer, Person, Receipt, Revocation, Tombstone
+from peers.settle import Ending, end_peers, lock_keys
+
+
+def revoke_devices(*, actor: Actor, devices: Sequence[Device], reason: str) -> Revocation:
+    """Kills these keys on every server that ever held them. ValidationError where one is revoked already."""
+    if not devices:
+        raise ValidationError({"device": "Choose at least one device."})
+    label = str(devices[0]) if len(devices) == 1 else f"{len(devices)} devices"
+    owners = {device.person_id for device in devices}
+    person = devices[0].person if len(owners) == 1 else None
+    return _revoke(actor, [device.public_key for device in devices], label, person, reason)
+
+
+def revoke_person(*, actor: Actor, person: Person, reason: str) -> Revocation:
+    """Kills every key that the person has."""
+    keys = list(person.devices.filter(revoked_at=None).values_list("public_key", flat=True))
+    if not keys:
+        raise ValidationError({"person": f"{person} has no device that is not revoked already."})
+    return _revoke(actor, keys, f"everything of {person}", person, reason)
+
+
+def revoke_key(*, actor: Actor, public_key: str, reason: str) -> Revocation:
+    """Kills a key, known to the Console or not: it can never be issued afterwards."""
+    try:
+        parse_public_key(public_key)
+    except BadKey as error:
+        raise ValidationError({"public_key": str(error)}) from None
+    device = Device.objects.filter(public_key=public_key).select_related("person").first()
+    label = str(device) if device else f"key {public_key}"
+    return _revoke(actor, [public_key], label, device.person if device else None, reason)
+
+
+def _revoke(actor: Actor, keys: list[str], label: str, person: Person | None, reason: str) -> Revocation:
+    require_operator(actor, *_environments(keys))
+    row = Revocation(label=label, person=person, reason=reason, revoked_by=str(actor))
+    with act(Verb.REVOKE, actor=actor, reason=reason) as this:
+        row.full_clean()
+        lock_keys(keys)
+        _refuse_revoked(keys)
+        row.save(force_insert=True)
+        held_by = _kill(row, keys, this)
+        this.on(row, changes={"public_keys": ["", ", ".join(keys)], "servers": ["", str(len(held_by))]})
+        hint(DRAIN_REVOCATIONS, held_by)
+    return row
+
+
+def _environments(keys: Iterable[str]) -> list[Environment]:
+    live = Peer.objects.filter(device__public_key__in=list(keys), ended_at=None)
+    return list(Environment.objects.filter(servers__peers__in=live).distinct())
+
+
+def _refuse_revoked(keys: list[str]) -> None:
+    revoked = Tombstone.objects.filter(public_key__in=keys).values_list("public_key", flat=True)
+    if revoked:
+        raise ValidationError({"public_key": f"Revoked already: {', '.join(revoked)}. See its receipts."})
+
+
+def _kill(row: Revocation, keys: list[str], this: Act) -> set[int]:
+    """The servers that ever held one of the keys."""
+    now = timezone.now()
+    devices = list(Device.objects.select_for_update(of=("self",)).filter(public_key__in=keys).order_by("pk"))
+    Device.objects.filter(pk__in=[device.pk for device in devices]).update(revoked_at=now)
+    Tombstone.objects.bulk_create(Tombstone(public_key=key, revocation=row) for key in keys)
+    peers = list(Peer.objects.filter(device__in=devices).select_related("device"))
+    live = [peer for peer in peers if peer.ended_at is None]
+    touched = {peer.server_id for peer in live}
+    lock_servers(touched)
+    end_peers(live, this=this, ending=Ending(Peer.End.REVOKED, is_decided=True), now=now)
+    held = {(peer.server_id, peer.device.public_key) for peer in peers}
+    Receipt.objects.bulk_create(
+        Receipt(revocation=row, server_id=server, public_key=key) for server, key in sorted(held)
+    )
+    mark_changed(touched)
+    return {server for server, _ in held}

@@ -1,0 +1,154 @@
+"""Makes Peers follow from Grants: issues what is missing, ends what has no grant any more."""
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+
+from audit.services import SYSTEM, Act, Actor, act
+from audit.verbs import Verb
+from fleet.addresses import free_ranges, take_addresses
+from fleet.changes import lock_servers, mark_changed
+from fleet.models import Placement, Server
+from fleet.sealing import Keyring, Place
+from peers.entitlement import Terms, open_grants, wanted_peers
+from peers.keys import new_preshared_key
+from peers.models import Device, Grant, Peer, PeerStatus, Person
+
+
+@dataclass(frozen=True)
+class Settled:
+    """How many peers were issued, ended and given other terms."""
+
+    issued: int = 0
+    ended: int = 0
+    changed: int = 0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why peers end: the word for it, and whether it was a decision about one person (which no brake holds up)."""
+
+    end: str = Peer.End.WITHDRAWN
+    is_decided: bool = False
+
+
+def lock_keys(keys: Iterable[str]) -> None:
+    """Until the transaction ends, nobody else registers or revokes these keys, known to us or not."""
+    if connection.vendor != "postgresql":
+        return  # SQLite's transactions are IMMEDIATE: there is no second writer.
+    with connection.cursor() as cursor:
+        for key in sorted(set(keys)):
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [key])
+
+
+def lock_devices(people: Collection[int]) -> list[Device]:
+    """Live devices, locked in one order by all. Read under the lock, so a revocation that won is seen."""
+    rows = Device.objects.select_for_update(of=("self",)).filter(person__in=people, revoked_at=None)
+    return list(rows.select_related("person").order_by("pk"))
+
+
+def settle(people: Collection[int], *, this: Act, ending: Ending) -> Settled:
+    """Inside the caller's act: makes the Peers of these people what their Grants say."""
+    now = timezone.now()
+    devices = lock_devices(people)
+    wanted = wanted_peers(devices, now)
+    live = _live_peers(devices)
+    to_end = [peer for place, peer in live.items() if place not in wanted]
+    to_issue = {place: terms for place, terms in wanted.items() if place not in live}
+    to_change = _with_other_terms(live, wanted)
+    touched = {peer.server_id for peer in to_end} | {server for _, server in to_issue} | set(to_change)
+    servers = {server.pk: server for server in lock_servers(touched)}
+    end_peers(to_end, this=this, ending=ending, now=now)
+    _issue(to_issue, servers, issued_by=str(this.actor))
+    mark_changed(touched)
+    return Settled(len(to_issue), len(to_end), len(to_change))
+
+
+def _live_peers(devices: list[Device]) -> dict[tuple[int, int], Peer]:
+    rows = Peer.objects.filter(device__in=devices, ended_at=None)
+    return {(peer.device_id, peer.server_id): peer for peer in rows}
+
+
+def _with_other_terms(live: dict[tuple[int, int], Peer], wanted: dict[tuple[int, int], Terms]) -> set[int]:
+    """Writes new networks and ends of peers that stay; the servers where the end is another."""
+    changed, touched = [], set()
+    for place, peer in live.items():
+        terms = wanted.get(place)
+        if terms is None or (list(terms.networks), terms.expires_at) == (peer.networks, peer.expires_at):
+            continue
+        if peer.expires_at != terms.expires_at:
+            touched.add(peer.server_id)
+        peer.networks, peer.expires_at = list(terms.networks), terms.expires_at
+        changed.append(peer)
+    Peer.objects.bulk_update(changed, ["networks", "expires_at"])
+    return touched
+
+
+def end_peers(peers: Collection[Peer], *, this: Act, ending: Ending, now: dt.datetime) -> None:
+    """These peers end now; their addresses begin to rest."""
+    Peer.objects.filter(pk__in=[peer.pk for peer in peers], ended_at=None).update(
+        ended_at=now, end=ending.end, ended_act=this.id, is_decided=ending.is_decided
+    )
+    free_ranges((pk for peer in peers for pk in (peer.ipv4_id, peer.ipv6_id)), now)
+
+
+def _issue(wanted: dict[tuple[int, int], Terms], servers: dict[int, Server], *, issued_by: str) -> None:
+    by_server: defaultdict[int, list[tuple[int, Terms]]] = defaultdict(list)
+    for (device_id, server_id), terms in sorted(wanted.items()):
+        by_server[server_id].append((device_id, terms))
+    keyring = Keyring.read(settings.KEYRING_PEERS) if by_server else Keyring({})
+    issued = []
+    for server_id, entries in by_server.items():
+        ranges = take_addresses(servers[server_id], len(entries))
+        for (device_id, terms), (four, six) in zip(entries, ranges, strict=True):
+            peer = Peer(device_id=device_id, server_id=server_id, ipv4=four, ipv6=six, issued_by=issued_by)
+            peer.networks, peer.expires_at = list(terms.networks), terms.expires_at
+            peer.preshared_key = keyring.seal(new_preshared_key(), preshared_key_place(peer))
+            issued.append(peer)
+    Peer.objects.bulk_create(issued)
+    PeerStatus.objects.bulk_create(PeerStatus(peer=peer) for peer in issued)
+
+
+def preshared_key_place(peer: Peer) -> Place:
+    return Place("peers_peer", "preshared_key", str(peer.pk))
+
+
+def settle_placements() -> int:
+    """Servers that are new in their environment get the peers that grants give them. How many servers there were."""
+    waiting = list(Placement.objects.filter(settled_at=None, ended_at=None).select_related("server__environment"))
+    for placement in waiting:
+        _settle_placement(placement, actor=SYSTEM)
+    return len(waiting)
+
+
+def _settle_placement(placement: Placement, *, actor: Actor) -> None:
+    server = placement.server
+    with act(Verb.PEER_SETTLE, actor=actor, reason="the server is new in its environment") as this:
+        if not Placement.objects.filter(pk=placement.pk, settled_at=None).update(settled_at=timezone.now()):
+            this.on(server, changes={}, environment=server.environment.name)
+            return
+        grants = open_grants(timezone.now())
+        people = set(grants.filter(environment=placement.environment_id).values_list("person", flat=True))
+        done = settle(people, this=this, ending=Ending())
+        this.on(server, changes={"peers": ["0", str(done.issued)]}, environment=server.environment.name)
+
+
+def expire_peers() -> int:
+    """Peers whose time is over end here too; their node took them out by its own clock. How many people it touched."""
+    now = timezone.now()
+    due = Peer.objects.filter(ended_at=None, expires_at__lte=now).values_list("device__person", flat=True)
+    people = list(Person.objects.filter(pk__in=set(due)))
+    for person in people:
+        with act(Verb.PEER_EXPIRE, actor=SYSTEM, reason="the grant's end came") as this:
+            done = settle([person.pk], this=this, ending=Ending(Peer.End.EXPIRED, is_decided=True))
+            this.on(person, changes={"peers ended": ["", str(done.ended)]})
+    return len(people)
+
+
+def people_of(grants: Iterable[Grant]) -> set[int]:
+    return {grant.person_id for grant in grants}
