@@ -43,6 +43,7 @@ class HostKeyMismatch(TransportError):
     is_retryable = False
 
     def __init__(self, where: str, expected: str, presented: str) -> None:
+        self.where = where
         self.expected = expected
         self.presented = presented
         super().__init__(
@@ -76,9 +77,7 @@ class NodeMisbehaved(TransportError):
 
     def __init__(self, where: str, what: str) -> None:
         self.what = plain(what, limit=300)
-        super().__init__(
-            f"{where}: {self.what}; install muster-node again and see that nothing else prints there"
-        )
+        super().__init__(f"{where}: {self.what}; install muster-node again and see that nothing else prints there")
 
 
 class NodeRefused(TransportError):

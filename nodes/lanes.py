@@ -140,9 +140,7 @@ class Lane:
 
     def _check_size(self, size: int) -> None:
         if size > LIMIT:
-            self._fault = NodeMisbehaved(
-                self.where, f"the node sent more than {LIMIT // 1024 // 1024} MiB unasked"
-            )
+            self._fault = NodeMisbehaved(self.where, f"the node sent more than {LIMIT // 1024 // 1024} MiB unasked")
 
     def _read(self, line: bytes) -> None:
         try:
@@ -153,9 +151,7 @@ class Lane:
         if answer.id in self._given_up:
             self._given_up.discard(answer.id)
         elif self._asked.pop(answer.id, None) is None:
-            self._fault = NodeMisbehaved(
-                self.where, f"the node answered request {answer.id}, which was not asked"
-            )
+            self._fault = NodeMisbehaved(self.where, f"the node answered request {answer.id}, which was not asked")
         else:
             self._answers[answer.id] = answer
             self._pending_bytes += len(line)
@@ -173,9 +169,7 @@ def parse_answer(line: bytes) -> Answer:
     number, ok, error = fields.pop("id", None), fields.pop("ok", None), fields.pop("error", None)
     code, message = _problem(error)
     if type(number) is not int or type(ok) is not bool or ok == bool(code):
-        raise ValueError(
-            f"the node sent an answer without a proper id and ok: {plain(message or line[:80])!r}"
-        )
+        raise ValueError(f"the node sent an answer without a proper id and ok: {plain(message or line[:80])!r}")
     return Answer(number, ok, fields, code, message)
 
 

@@ -65,7 +65,7 @@ class Target:
 
 
 class Deadline:
-    """A with-block of so many seconds; at their end the sockets given to it are cut, whoever waits on them."""
+    """A with-block of so many seconds; at their end its sockets are cut, whoever waits on them."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -78,9 +78,7 @@ class Deadline:
         self._timer.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._timer.cancel()
 
     @property
@@ -145,9 +143,7 @@ class _AnyKey(Pin):
 class Connection:
     """One SSH connection to one machine, perhaps through another one; close() ends both."""
 
-    def __init__(
-        self, transport: _PinnedTransport, root: socket.socket, where: str, jump: "Connection | None"
-    ) -> None:
+    def __init__(self, transport: _PinnedTransport, root: socket.socket, where: str, jump: "Connection | None") -> None:
         self.transport = transport
         self.root = root
         self.where = where
@@ -165,13 +161,13 @@ class Connection:
     @contextmanager
     def within(self, seconds: float) -> Iterator[Deadline]:
         """Do something that waits for the machine; what it raises is told as a TransportError."""
-        with Deadline(seconds) as deadline, _told(self.where, deadline):
+        with Deadline(seconds) as deadline, told(self.where, deadline):
             deadline.cover(self.root)
             yield deadline
 
     def log_in(self, user: str, key: str, deadline: Deadline) -> None:
         """Log in with a private key and nothing else."""
-        with _told(self.where, deadline, user=user):
+        with told(self.where, deadline, user=user):
             self.transport.auth_publickey(user, load_key(key, self.where, user))
             if not self.transport.is_authenticated():
                 raise AuthRefused(self.where, user, "the machine wants more than a key")
@@ -190,10 +186,8 @@ class Connection:
 
     def tunnel(self, host: str, port: int, deadline: Deadline) -> paramiko.Channel:
         """A stream to a further machine, opened by this one."""
-        with _told(f"{host} port {port} through {self.where}", deadline):
-            return self.transport.open_channel(
-                "direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=deadline.left
-            )
+        with told(f"{host} port {port} through {self.where}", deadline):
+            return self.transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=deadline.left)
 
     def close(self) -> None:
         _cut(self.root)
@@ -248,15 +242,13 @@ def _abandon(transport: paramiko.Transport | None, root: socket.socket, bastion:
 
 
 def _shake_hands(transport: _PinnedTransport, pin: Pin, where: str, deadline: Deadline) -> None:
-    with _told(where, deadline):
+    with told(where, deadline):
         try:
             transport.start_client(timeout=deadline.left)
         except paramiko.ssh_exception.IncompatiblePeer as error:
             if "no acceptable host key" not in str(error):
                 raise
-            raise HostKeyMismatch(
-                where, pin.expected, f"none of type {' or '.join(pin.algorithms)}"
-            ) from None
+            raise HostKeyMismatch(where, pin.expected, f"none of type {' or '.join(pin.algorithms)}") from None
         if not transport.presented:
             raise NodeSilent(where, deadline.seconds)
 
@@ -292,9 +284,7 @@ def _resolve(host: str, port: int, deadline: Deadline) -> Sequence[_Address]:
 
     def look_up() -> None:
         with suppress(OSError, UnicodeError):
-            found.extend(
-                (info[0], info[4]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            )
+            found.extend((info[0], info[4]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
 
     thread = threading.Thread(target=look_up, daemon=True)
     thread.start()
@@ -303,7 +293,7 @@ def _resolve(host: str, port: int, deadline: Deadline) -> Sequence[_Address]:
 
 
 @contextmanager
-def _told(where: str, deadline: Deadline, *, user: str = "") -> Iterator[None]:
+def told(where: str, deadline: Deadline, *, user: str = "") -> Iterator[None]:
     """Turn what paramiko and sockets raise into our own errors, the deadline before all."""
     try:
         yield
@@ -325,9 +315,7 @@ def load_key(text: str, where: str, user: str) -> paramiko.PKey:
     raise AuthRefused(where, user, "the private key cannot be read: give an unencrypted OpenSSH key")
 
 
-def scan_host_key(
-    host: str, port: int, timeout: float = CONNECT_TIMEOUT, *, jump: Target | None = None
-) -> list[str]:
+def scan_host_key(host: str, port: int, timeout: float = CONNECT_TIMEOUT, *, jump: Target | None = None) -> list[str]:
     """The host keys that a machine presents, best type first, for an operator to compare; nothing is kept."""
     found = []
     with Deadline(timeout) as deadline:

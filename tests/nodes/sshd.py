@@ -67,8 +67,9 @@ class Sshd:
 
     def start(self) -> None:
         command = ["/usr/sbin/sshd", "-D", "-f", f"{self.folder}/config", "-E", f"{self.folder}/log"]
+        before = self.log.count("Server listening")
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        eventually(lambda: "Server listening" in self.log, "sshd listens")
+        eventually(lambda: self.log.count("Server listening") > before, "sshd listens")
 
     def stop(self) -> None:
         """Ends the listener and the sessions: each connection's process is a child of its own."""
@@ -82,9 +83,7 @@ class Sshd:
 
 
 @contextlib.contextmanager
-def sshd(
-    folder: Path, *, authorized: str = f'restrict,command="{RESPONDER}"', extra: str = ""
-) -> Iterator[Sshd]:
+def sshd(folder: Path, *, authorized: str = f'restrict,command="{RESPONDER}"', extra: str = "") -> Iterator[Sshd]:
     """Run an sshd whose one authorized key has these options; `extra` goes before the rest of its config."""
     folder.mkdir(parents=True)
     Path("/run/sshd").mkdir(exist_ok=True)

@@ -48,9 +48,7 @@ def test_answers_come_by_id(connection: Connection) -> None:
 def test_an_answer_to_another_request_is_kept_for_its_caller(connection: Connection) -> None:
     lane = connection.open_lane("session")
     first, second = lane.send("one"), lane.send("two")
-    assert [answer.id for _, answer in collect({lane: second}, timeout=5) if isinstance(answer, Answer)] == [
-        second
-    ]
+    assert [answer.id for _, answer in collect({lane: second}, timeout=5) if isinstance(answer, Answer)] == [second]
     kept = lane.take(first)
     assert kept is not None and kept.id == first
 
@@ -144,9 +142,7 @@ def test_a_dead_lane_delays_no_other(connection: Connection) -> None:
     dead = lanes[25]
     pending = {lane: lane.send("ignore" if lane is dead else "revoke") for lane in lanes}
     began = time.monotonic()
-    told = [
-        (lane, type(outcome), time.monotonic() - began) for lane, outcome in collect(pending, timeout=1.5)
-    ]
+    told = [(lane, type(outcome), time.monotonic() - began) for lane, outcome in collect(pending, timeout=1.5)]
     assert [kind for _, kind, _ in told] == [Answer] * 49 + [NodeSilent]
     assert told[-1][0] is dead
     assert {lane for lane, _, _ in told} == set(lanes)

@@ -76,9 +76,7 @@ def test_one_timeout_covers_login_and_lanes(server: Sshd) -> None:
 
 
 @pytest.mark.parametrize("change", [{"user": "root", "host": "localhost"}, {"interface": "wg1"}])
-def test_another_target_closes_the_kept_session(
-    server: Sshd, pool: SessionPool, change: dict[str, str]
-) -> None:
+def test_another_target_closes_the_kept_session(server: Sshd, pool: SessionPool, change: dict[str, str]) -> None:
     old = pool.open(1, server.target(), "wg0")
     fields = dict(change)
     interface = fields.pop("interface", "wg0")
@@ -87,9 +85,7 @@ def test_another_target_closes_the_kept_session(
     assert new.work.call("hello").ok
 
 
-def test_a_changed_pin_is_held_against_the_machine_again(
-    server: Sshd, pool: SessionPool, tmp_path: Path
-) -> None:
+def test_a_changed_pin_is_held_against_the_machine_again(server: Sshd, pool: SessionPool, tmp_path: Path) -> None:
     """F14: a session from before does not outlive the pin that it was opened under."""
     old = pool.open(1, server.target(), "wg0")
     other = server.host_keys["ed25519"][:-8] + "AAAAAAAA"

@@ -55,9 +55,7 @@ def seconds_of_failure(target: Target, kind: type[TransportError], timeout: floa
 def test_a_request_goes_round(server: Sshd) -> None:
     connection = connect(server.target())
     lane = connection.open_lane("muster-node session wg0")
-    assert lane.call("hello", name="Alice").body == {
-        "echo": {"v": 1, "id": 1, "op": "hello", "name": "Alice"}
-    }
+    assert lane.call("hello", name="Alice").body == {"echo": {"v": 1, "id": 1, "op": "hello", "name": "Alice"}}
     assert connection.host_key == server.host_keys["ed25519"]
     connection.close()
 
@@ -184,9 +182,7 @@ def test_a_machine_that_hangs_after_login_holds_nobody_up(server: Sshd, step: st
 
 
 def test_a_jump_leads_to_the_machine_behind_it(server: Sshd, tmp_path: Path) -> None:
-    with sshd(
-        tmp_path / "jump", authorized=f'restrict,port-forwarding,permitopen="127.0.0.1:{server.port}"'
-    ) as jump:
+    with sshd(tmp_path / "jump", authorized=f'restrict,port-forwarding,permitopen="127.0.0.1:{server.port}"') as jump:
         connection = connect(server.target(jump=jump.target()))
         lane = connection.open_lane("muster-node session wg0")
         assert lane.call("hello", load="x" * 300_000).ok

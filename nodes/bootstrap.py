@@ -1,0 +1,236 @@
+"""The one-time login that puts muster-node on a bare machine; afterwards only the forced command is used."""
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import paramiko
+
+from nodes.faults import AuthRefused, HostKeyMismatch, InstallFailed, plain
+from nodes.hostkeys import pins
+from nodes.transport import Connection, Deadline, Target, dial, load_key, told
+
+SCRIPT_PATH = "/usr/local/sbin/muster-node"
+INSTALL_TIMEOUT = 300.0
+_CONNECT_TIMEOUT = 20.0
+_OUTPUT_LIMIT = 1024 * 1024
+_BLOCK = 64 * 1024
+_INTERFACE = re.compile(r"[A-Za-z0-9_=+.-]{1,15}")
+
+# Skips what sudo did not read (it reads no password where it wants none), so that nothing secret becomes content.
+_MARK = "muster-input-begins"
+_SKIP_TO_MARK = f'while IFS= read -r line; do [ "$line" = {_MARK} ] && break; done; '
+
+# Runs over there, on any python3: takes the whole script, checks it, and only then puts it in place.
+_PUT = """
+import hashlib, os, sys, tempfile
+path, digest = sys.argv[1:]
+data = sys.stdin.buffer.read()
+if hashlib.sha256(data).hexdigest() != digest:
+    sys.exit("the script arrived damaged; try again")
+os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+handle, temporary = tempfile.mkstemp(prefix=".muster-node.", dir=os.path.dirname(path))
+try:
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        os.fchmod(handle, 0o755)
+        os.fchown(handle, 0, 0)
+        file.flush()
+        os.fsync(handle)
+    os.rename(temporary, path)
+except BaseException:
+    os.unlink(temporary)
+    raise
+with open(path, "rb") as file:
+    print(hashlib.sha256(file.read()).hexdigest())
+"""
+
+
+@dataclass(frozen=True)
+class Login:
+    """A way in that is used once: a password, a private key (OpenSSH text), or both."""
+
+    user: str
+    password: str | None = field(default=None, repr=False)
+    private_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class InstallResult:
+    """The host key that the machine proved to hold, and what `muster-node install` answered."""
+
+    host_key: str
+    answer: dict[str, object]
+
+
+@dataclass(frozen=True)
+class _Ran:
+    status: int
+    output: bytes
+    errors: bytes
+
+    @property
+    def last_line(self) -> str:
+        """What a command said last; a shell's own greetings come before it."""
+        return (plain(self.output, lines=1, limit=_OUTPUT_LIMIT).splitlines() or [""])[-1]
+
+
+def install_node(
+    *,
+    host: str,
+    port: int,
+    login: Login,
+    host_key: str,
+    script: bytes,
+    interface: str,
+    request: dict[str, object],
+    jump: Target | None = None,
+    timeout: float = INSTALL_TIMEOUT,
+    progress: Callable[[str], None] = lambda line: None,
+    script_path: str = SCRIPT_PATH,
+) -> InstallResult:
+    """Log in once, put the script there and run its install; raises TransportError, InstallFailed naming the step.
+
+    host_key is what the operator confirmed: a whole key, or its "SHA256:..." fingerprint.
+    """
+    if not _INTERFACE.fullmatch(interface):
+        raise InstallFailed("interface", "a WireGuard interface has 1 to 15 letters, digits or _=+.- in its name")
+    progress(f"connecting to {host} port {port}")
+    connection = _reach(host, port, host_key, jump, min(timeout, _CONNECT_TIMEOUT), login)
+    try:
+        machine = _Machine(connection, login, progress)
+        with connection.within(timeout):
+            answer = machine.install(script, script_path, interface, request)
+        return InstallResult(connection.host_key, answer)
+    finally:
+        connection.close()
+
+
+def _reach(host: str, port: int, confirmed: str, jump: Target | None, timeout: float, login: Login) -> Connection:
+    """A logged-in connection to a machine that proved the confirmed key; a fingerprint may be of any type of key."""
+    presented = []
+    expected = ""
+    with Deadline(timeout) as deadline:
+        for pin in pins(confirmed):
+            try:
+                connection = dial(host, port, pin, jump, deadline)
+            except HostKeyMismatch as mismatch:
+                if mismatch.where != f"{host} port {port}":
+                    raise
+                presented.append(mismatch.presented)
+                expected = pin.expected
+                continue
+            return _logged_in(connection, login, deadline)
+    raise HostKeyMismatch(f"{host} port {port}", expected, ", ".join(presented))
+
+
+def _logged_in(connection: Connection, login: Login, deadline: Deadline) -> Connection:
+    try:
+        with told(connection.where, deadline, user=login.user):
+            _authenticate(connection.transport, login, connection.where)
+        return connection
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _authenticate(transport: paramiko.Transport, login: Login, where: str) -> None:
+    """Key first, then password; a machine may also want both."""
+    if login.private_key:
+        try:
+            transport.auth_publickey(login.user, load_key(login.private_key, where, login.user))
+        except paramiko.AuthenticationException:
+            if not login.password or not transport.is_active():
+                raise
+    if login.password and not transport.is_authenticated():
+        transport.auth_password(login.user, login.password)
+    if not transport.is_authenticated():
+        raise AuthRefused(where, login.user, "the machine wants another or a further way to log in")
+
+
+class _Machine:
+    """A machine that is logged in to: runs commands as root there and names the step that fails."""
+
+    def __init__(self, connection: Connection, login: Login, progress: Callable[[str], None]) -> None:
+        self._connection = connection
+        self._login = login
+        self._progress = progress
+        self._sudo = ""
+
+    def install(self, script: bytes, path: str, interface: str, request: dict[str, object]) -> dict[str, object]:
+        self._become_root()
+        self._need_python()
+        self._put(script, path)
+        self._progress(f"installing on {interface}; missing packages may take minutes")
+        ran = self._run(
+            "install",
+            f"{shlex.quote(path)} install {shlex.quote(interface)}",
+            json.dumps(request, separators=(",", ":")).encode() + b"\n",
+            tell=True,
+        )
+        return self._answer(ran)
+
+    def _become_root(self) -> None:
+        """Find out how to be root here: we are, or sudo asks for nothing, or it takes our password."""
+        if self._run("login", "id -u").last_line == "0":
+            return
+        self._progress(f"becoming root by sudo as {self._login.user}")
+        if self._run("sudo", "sudo -n true", may_fail=True).status == 0:
+            self._sudo = "sudo -n"
+        elif self._login.password is None:
+            raise InstallFailed(
+                "sudo",
+                f"{self._login.user} is not root and may not use sudo without a password; log in as root, give the "
+                "password, or add a NOPASSWD line to sudoers for the time of the installation",
+            )
+        else:
+            self._run("sudo", "sudo -k -S -p '' true", self._password_line())
+            self._sudo = "sudo -k -S -p ''"
+
+    def _need_python(self) -> None:
+        found = self._run("python3", "command -v python3", may_fail=True)
+        if found.status != 0:
+            raise InstallFailed(
+                "python3",
+                "the machine has no python3; install it (apt-get or dnf install python3) and try again",
+            )
+
+    def _put(self, script: bytes, path: str) -> None:
+        self._progress(f"writing {path}")
+        digest = hashlib.sha256(script).hexdigest()
+        ran = self._run("script", shlex.join(["python3", "-I", "-c", _PUT, path, digest]), script, as_root=True)
+        if ran.last_line != digest:
+            raise InstallFailed("script", f"{path} does not hold what was written; see the disk and try again")
+
+    def _answer(self, ran: _Ran) -> dict[str, object]:
+        try:
+            answer = json.loads(ran.last_line)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise InstallFailed("install", self._failure(ran, "muster-node gave no answer"))
+        if answer.get("ok") is not True:
+            raise self._refusal(answer)
+        return answer
+
+    def _refusal(self, answer: dict[str, object]) -> InstallFailed:
+        match answer.get("error"):
+            case {"code": str(code), "message": str(message)}:
+                return InstallFailed("install", self._show(message), code=code)
+        return InstallFailed("install", "muster-node answered neither ok nor an error")
+
+    def _run(
+        self,
+        step: str,
+        command: str,
+        given: bytes = b"",
+        *,
+        as_root: bool = False,
+        may_fail: bool = False,
+        tell: bool = False,
+    ) -> _Ran:
+        """Run one command to its end, over the whole connection's deadline."""
+        raise NotImplementedError
