@@ -53,9 +53,7 @@ def _release() -> str:
 
 def _sources() -> list[Path]:
     return [
-        p
-        for p in [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
-        if p.is_file()
+        p for p in [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))] if p.is_file()
     ]
 
 
@@ -91,9 +89,7 @@ def _stage_packages(root: Path) -> None:
     folder.mkdir()
     for package in (root / "var/cache/apt/archives").glob("*.deb"):
         package.rename(folder / package.name)
-    (folder / "Packages").write_text(
-        "\n".join(_index_entry(package) for package in sorted(folder.glob("*.deb")))
-    )
+    (folder / "Packages").write_text("\n".join(_index_entry(package) for package in sorted(folder.glob("*.deb"))))
 
 
 def _index_entry(package: Path) -> str:

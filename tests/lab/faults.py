@@ -84,8 +84,7 @@ def _silence_table(grounds: Grounds, name: str, port: str, mode: Mode) -> str:
     }[mode]
     body = "; ".join([NEIGHBOURS, *rules])
     chains = [
-        f"chain {hook} {{ type filter hook {hook} priority -200; {body}; }}"
-        for hook in ("input", "forward", "output")
+        f"chain {hook} {{ type filter hook {hook} priority -200; {body}; }}" for hook in ("input", "forward", "output")
     ]
     return "\n".join([f"table bridge {table} {{", *chains, "}", ""])
 

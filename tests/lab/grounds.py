@@ -112,8 +112,7 @@ class Grounds:
         request = {
             "pids": str(self.slot.pids),
             "nodes": [
-                {"name": name, "disk": str(self.disk(name)), "lower": self.state.nodes[name].lower}
-                for name in names
+                {"name": name, "disk": str(self.disk(name)), "lower": self.state.nodes[name].lower} for name in names
             ],
         }
         answer = run([sys.executable, "-S", "-m", "tests.lab.node_init"], input=json.dumps(request))
@@ -127,9 +126,7 @@ class Grounds:
 
     def _is_laid(self, name: str, interface: str) -> bool:
         """A wire whose other end is off is not there."""
-        wire = next(
-            w for w in self.state.wires for e in w.ends() if (e.node, e.interface) == (name, interface)
-        )
+        wire = next(w for w in self.state.wires for e in w.ends() if (e.node, e.interface) == (name, interface))
         return all(self.pid(end.node) for end in wire.ends())
 
     def _boot(self, name: str) -> None:
@@ -143,8 +140,7 @@ class Grounds:
     def _has_units(self, name: str) -> bool:
         upper = self.disk(name) / "upper"
         return any(
-            (upper / folder).is_dir() and any((upper / folder).iterdir())
-            for folder in (ENABLED, "etc/sysctl.d")
+            (upper / folder).is_dir() and any((upper / folder).iterdir()) for folder in (ENABLED, "etc/sysctl.d")
         )
 
     def kill(self, names: Sequence[str]) -> None:
@@ -161,9 +157,7 @@ class Grounds:
     def tear_down(self) -> None:
         """Take away everything on record; works on what a crash left half made, too."""
         from_record = list(self.state.nodes.values())
-        run(
-            ["nft", "-f", "-"], input="".join(forget("bridge", self.slot.table(n.index)) for n in from_record)
-        )
+        run(["nft", "-f", "-"], input="".join(forget("bridge", self.slot.table(n.index)) for n in from_record))
         self.processes.kill(self.processes.tags())
         wires.unplug(self.state.wires)
         extra = [f"{self.slot.port(node.index)}d" for node in from_record]

@@ -18,6 +18,12 @@ kill $(cat /run/sshd.pid)
 while [ -e /run/sshd.pid ]; do sleep 0.01; done
 /usr/sbin/sshd -E /run/sshd.log
 """
+ENABLE = """\
+wants=/etc/systemd/system/multi-user.target.wants
+mkdir -p $wants
+ln -sf /lib/systemd/system/wg-quick@.service $wants/{unit}
+: >/run/lab-units/{unit}
+"""
 PASSWORD_LOGIN = "PasswordAuthentication yes\nPermitRootLogin yes\n"
 
 
@@ -83,9 +89,7 @@ class Machine:
         """Read a text file."""
         return self.run(["cat", path]).stdout
 
-    def ping(
-        self, address: str, *, count: int = 3, interval: float = 0.05, interface: str = ""
-    ) -> PingResult:
+    def ping(self, address: str, *, count: int = 3, interval: float = 0.05, interface: str = "") -> PingResult:
         """Send echo requests, by `interface` if given; waits at most 1 s for the last reply."""
         return ping(self.pid, address, count=count, interval=interval, interface=interface)
 
@@ -158,9 +162,7 @@ class Server(Machine):
         """Let a key log in."""
         home = "/root" if user == "root" else f"/home/{user}"
         script = 'umask 077; mkdir -p "$1/.ssh"; cat >>"$1/.ssh/authorized_keys"; chown -R "$2": "$1/.ssh"'
-        self.run(
-            ["/bin/sh", "-c", script, "authorize", home, user], input=public_key_line.rstrip("\n") + "\n"
-        )
+        self.run(["/bin/sh", "-c", script, "authorize", home, user], input=public_key_line.rstrip("\n") + "\n")
 
     def set_password(self, user: str, password: str) -> None:
         """Give a user a password, and let passwords (root's, too) log in from now on."""
@@ -181,11 +183,11 @@ class Server(Machine):
     def bring_up(self, conf: str, interface: str = "wg0") -> None:
         """Start a tunnel at once, without wg-quick, hooks or routes; by wg-quick from the next boot on."""
         parsed = tunnels.parse_conf(conf)
-        self.put(f"/etc/wireguard/{interface}.conf", conf, 0o600)
-        self.put(f"/run/{interface}.conf", parsed.stripped, 0o600)
-        self.shell(tunnels.up_script(parsed, interface, routes=False))
-        self.run(["systemctl", "enable", f"wg-quick@{interface}"])
-        self.run(["/bin/sh", "-c", f": >/run/lab-units/wg-quick@{interface}.service"])
+        self.shell(f"umask 077; cat >/etc/wireguard/{interface}.conf", input=conf)
+        up = tunnels.up_script(parsed, interface, routes=False)
+        enable = ENABLE.format(unit=f"wg-quick@{interface}.service")
+        script = f"umask 077; cat >/run/{interface}.conf; {up}\n{enable}"
+        self.shell(script, input=parsed.stripped)
 
 
 class Client(Machine):

@@ -28,9 +28,7 @@ def _check(result: int, what: str) -> None:
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
-def _mount(
-    source: str, target: str, kind: str | None = None, flags: int = 0, data: str | None = None
-) -> None:
+def _mount(source: str, target: str, kind: str | None = None, flags: int = 0, data: str | None = None) -> None:
     words = [word.encode() if word is not None else None for word in (source, target, kind, data)]
     _check(LIBC.mount(words[0], words[1], words[2], ctypes.c_ulong(flags), words[3]), f"mount {target}")
 

@@ -50,9 +50,7 @@ def pinger_command(pid: int, address: str, interval: float, count: int, interfac
 class Stream:
     """A steady stream of echo requests from a node, in the background until `stop()`."""
 
-    def __init__(
-        self, pid: int, address: str, *, rate: float = 100, interface: str = "", count: int = 0
-    ) -> None:
+    def __init__(self, pid: int, address: str, *, rate: float = 100, interface: str = "", count: int = 0) -> None:
         self.address = address
         handle, path = tempfile.mkstemp(prefix="muster-lab-stream-")
         self._path = Path(path)

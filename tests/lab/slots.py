@@ -68,9 +68,7 @@ def private_interfaces(number: int, offset: int) -> tuple[IPv4Interface, IPv6Int
     """Addresses in private network `number` (1 to 255), which only two nodes know of."""
     if not 1 <= number <= 255:
         raise LabError("a lab has room for 255 private networks")
-    return _at(
-        IPv4Network(f"198.19.{number}.0/24"), IPv6Network(f"fd6d:7573:7465:f{number:02x}::/64"), offset
-    )
+    return _at(IPv4Network(f"198.19.{number}.0/24"), IPv6Network(f"fd6d:7573:7465:f{number:02x}::/64"), offset)
 
 
 def _at(net4: IPv4Network, net6: IPv6Network, offset: int) -> tuple[IPv4Interface, IPv6Interface]:

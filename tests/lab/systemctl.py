@@ -67,9 +67,7 @@ def parse(unit: str) -> Settings:
                 section = line
             elif section == "[Service]" and "=" in line and line[0] not in "#;":
                 key, _, value = line.partition("=")
-                settings[key.strip()] = (
-                    [*settings.get(key.strip(), []), value.strip()] if value.strip() else []
-                )
+                settings[key.strip()] = [*settings.get(key.strip(), []), value.strip()] if value.strip() else []
     return settings
 
 
@@ -227,11 +225,7 @@ def set_kernel_values() -> None:
     """Do what systemd-sysctl does, for the network only: the rest belongs to the machine the lab runs on."""
     for path in sorted(glob.glob("/etc/sysctl.d/*.conf"), key=os.path.basename):
         with open(path) as file:
-            lines = [
-                line.lstrip("- ").partition("=")
-                for line in file
-                if "=" in line and line.strip()[0] not in "#;"
-            ]
+            lines = [line.lstrip("- ").partition("=") for line in file if "=" in line and line.strip()[0] not in "#;"]
         for key, _, value in lines:
             name = key.strip() if "/" in key else key.strip().replace(".", "/")
             if name.startswith("net/") and os.path.exists("/proc/sys/" + name):
@@ -243,9 +237,7 @@ def power_on() -> int:
     """Start all that is enabled; a unit that fails does not keep the others from starting."""
     set_kernel_values()
     failed = 0
-    if os.path.lexists(ADMIN + "/sysinit.target.wants/nftables.service") and os.path.exists(
-        "/etc/nftables.conf"
-    ):
+    if os.path.lexists(ADMIN + "/sysinit.target.wants/nftables.service") and os.path.exists("/etc/nftables.conf"):
         failed += subprocess.call(["nft", "-f", "/etc/nftables.conf"]) != 0
     for path in sorted(glob.glob(WANTS + "/*.service")):
         try:

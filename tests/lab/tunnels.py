@@ -27,8 +27,7 @@ def dummy_public_keys(count: int, seed: int) -> list[str]:
     """`count` keys that nobody holds, the same ones for the same seed."""
     source = random.Random(seed)  # noqa: S311
     return [
-        b64encode(bytes([source.randrange(2, 255) & 254 | 2, *source.randbytes(30), 64])).decode()
-        for _ in range(count)
+        b64encode(bytes([source.randrange(2, 255) & 254 | 2, *source.randbytes(30), 64])).decode() for _ in range(count)
     ]
 
 

@@ -7,9 +7,7 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 
-def wait_for(
-    predicate: Callable[[], Value | None], timeout: float, what: str, interval: float = 0.01
-) -> Value:
+def wait_for(predicate: Callable[[], Value | None], timeout: float, what: str, interval: float = 0.01) -> Value:
     """Return the first truthy answer of `predicate`; raise TimeoutError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
