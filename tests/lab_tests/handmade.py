@@ -24,9 +24,7 @@ def serve(server: Server, clients: list[KeyPair], number: int = 1) -> KeyPair:
     return keys
 
 
-def client_conf(
-    server: Server, server_key: str, keys: KeyPair, allowed: str, number: int = 1, i: int = 2
-) -> str:
+def client_conf(server: Server, server_key: str, keys: KeyPair, allowed: str, number: int = 1, i: int = 2) -> str:
     """A stock client config."""
     return (
         f"[Interface]\nPrivateKey = {keys.private_key}\n"

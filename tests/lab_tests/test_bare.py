@@ -17,9 +17,7 @@ def test_a_bare_server_has_python_sshd_and_apt_only(lab: Lab) -> None:
 
 def test_a_bare_server_serves_a_client_after_an_ordinary_install(lab: Lab) -> None:
     server, client = lab.add_bare_server(), lab.add_clients(1)[0]
-    server.shell(
-        "apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get install -q -y " + " ".join(STAGED)
-    )
+    server.shell("apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get install -q -y " + " ".join(STAGED))
     join(client, server)
     assert client.ping("10.1.0.1").lost == 0
     server.reboot()

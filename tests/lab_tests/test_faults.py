@@ -36,9 +36,7 @@ def ssh_answer(server: Server, timeout: float = 0.5) -> str:
         ("link", 0, "TimeoutError"),
     ],
 )
-def test_a_partition_cuts_off_what_its_mode_says_until_it_is_healed(
-    lab: Lab, mode: Mode, pings: int, ssh: str
-) -> None:
+def test_a_partition_cuts_off_what_its_mode_says_until_it_is_healed(lab: Lab, mode: Mode, pings: int, ssh: str) -> None:
     server, other = lab.add_servers(2)
     client = lab.add_clients(1)[0]
     assert ssh_answer(server) == "SSH-"

@@ -41,9 +41,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def ssh(
-    lab: Lab, server: Server, *words: str, options: tuple[str, ...] = ()
-) -> subprocess.CompletedProcess[str]:
+def ssh(lab: Lab, server: Server, *words: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Log in with the lab's key, knowing the lab's host keys only."""
     known = f"UserKnownHostsFile={lab.known_hosts}"
     target = f"root@{server.address}"
@@ -52,15 +50,9 @@ def ssh(
 
 def leftovers(slot: Slot) -> list[str]:
     """What a lab left on this machine: links, mounts, tables, files."""
-    links = [
-        name
-        for name in os.listdir("/sys/class/net")
-        if name == slot.bridge or name.startswith(f"{slot.bridge}n")
-    ]
+    links = [name for name in os.listdir("/sys/class/net") if name == slot.bridge or name.startswith(f"{slot.bridge}n")]
     mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if str(slot.folder) in line]
-    tables = [
-        t for t in run(["nft", "list", "tables", "bridge"]).stdout.splitlines() if f"{slot.bridge}n" in t
-    ]
+    tables = [t for t in run(["nft", "list", "tables", "bridge"]).stdout.splitlines() if f"{slot.bridge}n" in t]
     return links + mounts + tables + ([str(slot.folder)] if slot.folder.exists() else [])
 
 

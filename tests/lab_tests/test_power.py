@@ -7,9 +7,7 @@ from tests.lab.lab import Lab
 from tests.lab_tests.handmade import forward, join
 
 DROP_IN = "[Service]\nExecStartPre=/bin/sh -c 'echo before %i >/run/order'\nEnvironment=FROM_DROP_IN=yes\n"
-KEEPER = (
-    "[Service]\nExecStart=/bin/sh -c 'echo run >>/run/runs; exit 1'\nRestart=on-failure\nRestartSec=0.05\n"
-)
+KEEPER = "[Service]\nExecStart=/bin/sh -c 'echo run >>/run/runs; exit 1'\nRestart=on-failure\nRestartSec=0.05\n"
 
 
 def test_a_reboot_keeps_the_disk_and_loses_what_ram_holds(lab: Lab) -> None:
@@ -52,9 +50,7 @@ def test_a_boot_starts_enabled_tunnels_after_their_drop_ins(lab: Lab) -> None:
 def test_a_tunnel_whose_first_step_fails_does_not_start(lab: Lab) -> None:
     server, client = lab.add_server(), lab.add_clients(1)[0]
     join(client, server)
-    server.put(
-        "/etc/systemd/system/wg-quick@wg0.service.d/50-no.conf", "[Service]\nExecStartPre=/bin/false\n"
-    )
+    server.put("/etc/systemd/system/wg-quick@wg0.service.d/50-no.conf", "[Service]\nExecStartPre=/bin/false\n")
     server.reboot()
     assert server.run(["wg", "show", "interfaces"]).stdout.strip() == ""
     assert "ExecStartPre=/bin/false" in server.boot_log()
