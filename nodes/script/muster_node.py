@@ -28,24 +28,9 @@ import sys
 import syslog
 import time
 import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    FrozenSet,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Set,
-    Tuple,
-    TypeVar,
-    Union,
-)
+from typing import Any, NamedTuple, TypeVar
 
 VERSION = "1.0.0"
 PROTOCOL = 1
@@ -56,10 +41,10 @@ MAX_SCAN = 1024 * 1024
 ROUTE_PROTOCOL = "117"
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
-Json = Dict[str, Any]
+Json = dict[str, Any]
 Some = TypeVar("Some")
-Range = Tuple[int, int, int]
-Stamp = Tuple[int, int, int]
+Range = tuple[int, int, int]
+Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -70,7 +55,7 @@ class Paths:
     lib: str = "/var/lib/muster"
     run: str = "/run/muster"
     wireguard: str = "/etc/wireguard"
-    boot: Tuple[str, ...] = (
+    boot: tuple[str, ...] = (
         "/etc/systemd/system",
         "/etc/systemd/network",
         "/run/systemd/system",
@@ -121,7 +106,7 @@ def defect(error: BaseException) -> str:
 # ---------------------------------------------------------------- values, parsed strictly
 
 KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
-KEY_TOKEN = re.compile(rb"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}=")
+KEY_TOKEN = re.compile(rb"[A-Za-z0-9+/]{43}=")
 INTERFACE_NAME = re.compile(r"[a-zA-Z0-9_=+][a-zA-Z0-9_=+.-]{0,14}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 FIELD_PRIME = 2**255 - 19
@@ -139,7 +124,7 @@ def canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
-def unique_fields(pairs: List[Tuple[str, Any]]) -> Json:
+def unique_fields(pairs: list[tuple[str, Any]]) -> Json:
     fields = dict(pairs)
     need(len(fields) == len(pairs), "request", "a field is there twice")
     return fields
@@ -171,18 +156,17 @@ def parse_json(line: bytes) -> Json:
     return value  # type: ignore[no-any-return]
 
 
-def fields_of(value: object, field: str, required: Iterable[str], optional: Iterable[str] = ()) -> Json:
-    """`value` as an object that has all of `required` and none beyond `optional`."""
+def fields_of(value: object, field: str, names: Iterable[str]) -> Json:
+    """`value` as an object that has these fields and no other."""
     need(type(value) is dict, field, "must be an object")
     assert isinstance(value, dict)
-    must, may = set(required), set(optional)
-    need(not must - value.keys(), field, "lacks " + ", ".join(sorted(must - value.keys())))
-    known = ", ".join(sorted(must | may)) or "nothing"
-    need(not value.keys() - must - may, field, "has an unknown field; known: " + known)
+    lacking = sorted(set(names) - value.keys())
+    need(not lacking, field, "lacks " + ", ".join(lacking))
+    need(not value.keys() - set(names), field, "has an unknown field; known: " + ", ".join(names))
     return value
 
 
-def list_of(value: object, field: str, most: int, least: int = 0) -> List[Any]:
+def list_of(value: object, field: str, most: int, least: int = 0) -> list[Any]:
     need(type(value) is list, field, "must be a list")
     assert isinstance(value, list)
     need(least <= len(value) <= most, field, "must have %d to %d entries" % (least, most))
@@ -202,9 +186,7 @@ def parse_bool(value: object, field: str) -> bool:
 
 
 def parse_text(value: object, field: str, most: int = 1000) -> str:
-    need(
-        type(value) is str and len(str(value)) <= most, field, "must be text of at most %d characters" % most
-    )
+    need(type(value) is str and len(str(value)) <= most, field, "must be text of at most %d characters" % most)
     return str(value)
 
 
@@ -217,11 +199,7 @@ def raw_key(value: object, field: str) -> bytes:
     """The 32 bytes of canonical base64; not all zero."""
     need(type(value) is str and KEY.fullmatch(str(value)), field, "must be 44 characters of base64")
     raw = base64.b64decode(str(value))
-    need(
-        base64.b64encode(raw).decode() == value,
-        field,
-        "must be canonical base64: its last character is wrong",
-    )
+    need(base64.b64encode(raw).decode() == value, field, "must be canonical base64: its last character is wrong")
     need(any(raw), field, "must not be all zero")
     return raw
 
@@ -233,7 +211,7 @@ def parse_key(value: object, field: str = "public_key") -> str:
     return str(value)
 
 
-def parse_keys(value: object, field: str) -> List[str]:
+def parse_keys(value: object, field: str) -> list[str]:
     keys = [parse_key(key, field) for key in list_of(value, field, MAX_PEERS)]
     need(len(set(keys)) == len(keys), field, "a key is there twice")
     return keys
@@ -247,14 +225,12 @@ def parse_address(value: object, field: str) -> str:
         raise Refused("bad_request", field + ": must be address/prefix") from None
     need(str(address) == value, field, "must be canonical text, as 10.1.0.1/24")
     need(
-        getattr(address.ip, "ipv4_mapped", None) is None and "%" not in str(value),
-        field,
-        "no mapped or scoped address",
+        getattr(address.ip, "ipv4_mapped", None) is None and "%" not in str(value), field, "no mapped or scoped address"
     )
     return str(value)
 
 
-def parse_network(value: object, field: str) -> Tuple[str, Range]:
+def parse_network(value: object, field: str) -> tuple[str, Range]:
     """A network in canonical text, and (version, first, last)."""
     try:
         network = ipaddress.ip_network(parse_text(value, field, 64))
@@ -271,13 +247,13 @@ class Peer(NamedTuple):
     """One peer as the Console wants it; `line` is its canonical text."""
 
     key: str
-    preshared: Optional[str]
-    networks: Tuple[str, ...]
-    expires_at: Optional[int]
-    ranges: Tuple[Range, ...]
+    preshared: str | None
+    networks: tuple[str, ...]
+    expires_at: int | None
+    ranges: tuple[Range, ...]
     line: str
 
-    def reach(self) -> List[Tuple[str, Range]]:
+    def reach(self) -> list[tuple[str, Range]]:
         """Each network with its (version, first, last)."""
         return [(text, self.ranges[place]) for place, text in enumerate(self.networks)]
 
@@ -305,7 +281,7 @@ def peer_of(line: str) -> Peer:
 class Interface(NamedTuple):
     """The interface's own settings; `line` is its canonical text."""
 
-    addresses: Tuple[str, ...]
+    addresses: tuple[str, ...]
     listen_port: int
     mtu: int
     forward: str
@@ -330,7 +306,7 @@ def interface_of(line: str) -> Interface:
     return parse_interface(parse_json(line.encode()))
 
 
-def networks_of(interface: Interface) -> List[Union[ipaddress.IPv4Network, ipaddress.IPv6Network]]:
+def networks_of(interface: Interface) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
     return [ipaddress.ip_interface(address).network for address in interface.addresses]
 
 
@@ -346,14 +322,16 @@ def check_overlap(peers: Iterable[Peer]) -> None:
             end, owner = last, key
 
 
-def parse_item(value: object) -> Tuple[str, str]:
+def parse_item(value: object) -> tuple[str, str]:
     """(public key, reason) of one thing to revoke."""
     item = fields_of(value, "key", ("public_key", "reason"))
     return parse_key(item["public_key"]), parse_text(item["reason"], "reason")
 
 
 def parse_interface_name(text: str) -> str:
-    if not INTERFACE_NAME.fullmatch(text) or text == "all":
+    # wg has two names of its own, and two would meet our own files.
+    taken = ("all", "interfaces", "tombstones", "tombstones.copy")
+    if not INTERFACE_NAME.fullmatch(text) or text in taken:
         raise argparse.ArgumentTypeError("not the name of an interface")
     return text
 
@@ -361,7 +339,7 @@ def parse_interface_name(text: str) -> str:
 # ---------------------------------------------------------------- files and locks
 
 
-def stamp(path: str) -> Optional[Stamp]:
+def stamp(path: str) -> Stamp | None:
     """What tells one version of a file from the next; None where there is no file."""
     try:
         found = os.stat(path)
@@ -376,6 +354,13 @@ def sync_folder(path: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def make_private(folder: str) -> None:
+    """The folder, on the disk too, for root alone."""
+    if not os.path.isdir(folder):
+        os.makedirs(folder, 0o700, exist_ok=True)
+        sync_folder(os.path.dirname(folder))
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -421,7 +406,7 @@ def locked(path: str, seconds: float) -> Iterator[bool]:
     descriptor = -1
     try:
         with contextlib.suppress(OSError):
-            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            make_private(os.path.dirname(path))
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         yield descriptor >= 0 and wait_for_lock(descriptor, seconds)
     finally:
@@ -450,12 +435,12 @@ class TombstoneFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.keys: Set[str] = set()
+        self.keys: set[str] = set()
         self.damaged = False
-        self.seen: Optional[Stamp] = None
+        self.seen: Stamp | None = None
         self.offset = 0
 
-    def refresh(self, lines: Dict[str, bytes]) -> None:
+    def refresh(self, lines: dict[str, bytes]) -> None:
         """Reads what is new in the file into `keys` and into `lines`."""
         now = stamp(self.path)
         if now == self.seen:
@@ -469,7 +454,7 @@ class TombstoneFile:
         except OSError:
             self.seen, self.damaged = None, True
 
-    def _read(self, lines: Dict[str, bytes]) -> None:
+    def _read(self, lines: dict[str, bytes]) -> None:
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             data = file.read()
@@ -478,7 +463,7 @@ class TombstoneFile:
         for line in filter(None, [*whole, torn]):
             self._take(line, lines)
 
-    def _take(self, line: bytes, lines: Dict[str, bytes]) -> None:
+    def _take(self, line: bytes, lines: dict[str, bytes]) -> None:
         good = TOMBSTONE.fullmatch(line)
         torn = line.startswith(b'{"at":') and not line.endswith(b'"}')
         self.damaged = self.damaged or not (good or torn)
@@ -492,7 +477,7 @@ class TombstoneFile:
     def append(self, lines: Sequence[bytes]) -> None:
         """Adds the lines and returns when they are on the disk; OSError when they may not be."""
         new = not os.path.exists(self.path)
-        os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
+        make_private(os.path.dirname(self.path))
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             size = os.fstat(file).st_size
@@ -519,7 +504,7 @@ class Tombstones:
         self.main = TombstoneFile(paths.lib + "/tombstones")
         self.copy = TombstoneFile(paths.lib + "/tombstones.copy")
         self.spare = TombstoneFile(paths.run + "/tombstones")
-        self.lines: Dict[str, bytes] = {}
+        self.lines: dict[str, bytes] = {}
 
     def read(self) -> Mapping[str, bytes]:
         """Line by key. Never shrinks while this process lives."""
@@ -527,7 +512,7 @@ class Tombstones:
             file.refresh(self.lines)
         return self.lines
 
-    def add(self, items: Iterable[Tuple[str, str]]) -> bool:
+    def add(self, items: Iterable[tuple[str, str]]) -> bool:
         """Puts keys into the set for ever; says whether the disk has them all, and all from before."""
         self.read()
         for key, reason in items:
@@ -541,15 +526,17 @@ class Tombstones:
 
     def heal(self) -> None:
         """Writes down what a file lacks, as after a full disk."""
-        if any(self.read().keys() - file.keys for file in (self.main, self.copy)):
+        held = len(self.read())
+        if any(len(file.keys) < held for file in (self.main, self.copy)):
+            alarm("tombstones are written again: a file lacked some")
             self.add([])
 
-    def trouble(self) -> Optional[str]:
+    def trouble(self) -> str | None:
         """What is wrong with the files, in words; None when nothing is."""
         for file in (self.main, self.copy):
             if file.damaged:
                 return file.path + " has a damaged line"
-            if self.lines.keys() - file.keys:
+            if len(file.keys) < len(self.lines):
                 return file.path + " lacks tombstones"
         return None
 
@@ -560,7 +547,7 @@ class Tombstones:
         except OSError:
             return False
         file.refresh(self.lines)
-        return not self.lines.keys() - file.keys
+        return len(file.keys) == len(self.lines)
 
 
 # ---------------------------------------------------------------- state
@@ -585,8 +572,8 @@ class State:
 
     epoch: int = 0
     generation: int = 0
-    pushed: Optional[str] = None
-    digest: Optional[str] = None
+    pushed: str | None = None
+    digest: str | None = None
     interface: str = ""
     lines: Mapping[str, str] = field(default_factory=dict)
     origin: str = "none"
@@ -627,7 +614,7 @@ class StateFile:
         self.folder = "%s/%s" % (paths.lib, name)
         self.path = self.folder + "/state"
         self.lock = "%s/%s.state.lock" % (paths.run, name)
-        self.cached: Tuple[object, State] = (None, State())
+        self.cached: tuple[object, State] = (None, State())
 
     def read(self) -> State:
         """What holds; falls to the copy before, never silently (see `origin`)."""
@@ -636,7 +623,7 @@ class StateFile:
             self.cached = now, self._load(now)
         return self.cached[1]
 
-    def _load(self, stamps: Tuple[Optional[Stamp], Optional[Stamp]]) -> State:
+    def _load(self, stamps: tuple[Stamp | None, Stamp | None]) -> State:
         if stamps == (None, None):
             return State()
         for path, origin in ((self.path, "state"), (self.path + ".last", "last")):
@@ -646,7 +633,8 @@ class StateFile:
 
     def write(self, state: State) -> None:
         """Replaces the state and keeps the one before; the caller holds `lock`. OSError: nothing changed."""
-        os.makedirs(self.folder, 0o700, exist_ok=True)
+        make_private(os.path.dirname(self.folder))
+        make_private(self.folder)
         if self.read().origin == "state":
             self._keep_last()
         write_atomic(self.path, state_bytes(state))
@@ -658,26 +646,15 @@ class StateFile:
         os.link(self.path, partial)
         os.replace(partial, self.path + ".last")
 
-    def forget(self, keys: Iterable[str]) -> bool:
-        """Takes peers out; False when the lock or the disk was not to be had."""
+    def forget(self, keys: Iterable[str]) -> None:
+        """Takes peers out, if the lock and the disk are to be had; the caller reads back."""
         with locked(self.lock, 1.0) as held:
             state = self.read()
-            if not held:
-                return not any(key in state.lines for key in keys)
             gone = {key for key in keys if key in state.lines}
-            if not gone and state.origin in ("state", "none"):
-                return True
-            lines = {key: line for key, line in state.lines.items() if key not in gone}
-            return self._replace_lines(state, lines)
-
-    def _replace_lines(self, state: State, lines: Mapping[str, str]) -> bool:
-        if not state.interface:
-            return True
-        try:
-            self.write(replace(state, lines=lines, digest=content_digest(state.interface, lines)))
-        except OSError:
-            return False
-        return True
+            if held and (gone or state.origin == "last"):
+                lines = {key: line for key, line in state.lines.items() if key not in gone}
+                with contextlib.suppress(OSError):
+                    self.write(replace(state, lines=lines, digest=content_digest(state.interface, lines)))
 
 
 # ---------------------------------------------------------------- children
@@ -692,22 +669,13 @@ class Ran(NamedTuple):
 def run(argv: Sequence[str], text: str = "", seconds: float = 10.0) -> Ran:
     """Runs a program with a fixed PATH and an empty environment. Code 127: not there, 124: too slow."""
     try:
-        done = subprocess.run(
-            argv,
-            input=text.encode(),
-            capture_output=True,
-            timeout=seconds,
-            env=ENVIRONMENT,
-            cwd="/",
-            check=False,
-        )
+        pipes = {"input": text.encode(), "capture_output": True}
+        done = subprocess.run(argv, **pipes, timeout=seconds, env=ENVIRONMENT, cwd="/", check=False)  # type: ignore[call-overload]
     except subprocess.TimeoutExpired:
         return Ran(124, "", "no answer in %d s" % seconds)
     except OSError as error:
         return Ran(127, "", type(error).__name__)
-    return Ran(
-        done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
-    )
+    return Ran(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
 
 
 def tool_there(tool: str) -> bool:
@@ -726,9 +694,9 @@ def groups(items: Sequence[Some], size: int = 500) -> Iterator[Sequence[Some]]:
 class Live(NamedTuple):
     """One peer as the kernel has it. The preshared key never leaves this process."""
 
-    preshared: Optional[str]
-    networks: Tuple[str, ...]
-    endpoint: Optional[str]
+    preshared: str | None
+    networks: tuple[str, ...]
+    endpoint: str | None
     handshake: int
     received: int
     sent: int
@@ -737,19 +705,19 @@ class Live(NamedTuple):
 class Kernel(NamedTuple):
     """A WireGuard interface as it runs."""
 
-    public_key: Optional[str]
+    public_key: str | None
     listen_port: int
-    peers: Dict[str, Live]
+    peers: dict[str, Live]
 
 
 @functools.lru_cache(maxsize=2 * MAX_PEERS)
-def network_order(text: str) -> Tuple[int, str]:
+def network_order(text: str) -> tuple[int, str]:
     """(version, canonical text): inet_ntop writes some addresses otherwise than `ipaddress`."""
     network = ipaddress.ip_network(text, strict=False)
     return network.version, str(network)
 
 
-def optional(text: str) -> Optional[str]:
+def optional(text: str) -> str | None:
     return None if text in ("(none)", "off", "") else text
 
 
@@ -766,18 +734,18 @@ def parse_dump(text: str) -> Kernel:
     return Kernel(optional(public), int(port), peers)
 
 
-def read_kernel(name: str) -> Optional[Kernel]:
+def read_kernel(name: str) -> Kernel | None:
     """The running interface; None when there is none."""
     ran = run(["wg", "show", name, "dump"])
     return parse_dump(ran.out) if ran.code == 0 else None
 
 
-def kernel_places(keys: Set[str]) -> Optional[Dict[str, List[str]]]:
+def kernel_places(keys: set[str]) -> dict[str, list[str]] | None:
     """The keys' interfaces by key, over all interfaces of the machine; None when one could not be read."""
     ran = run(["wg", "show", "all", "peers"], seconds=5.0)
     if ran.code != 0 or ran.err.strip():
         return None
-    places: Dict[str, List[str]] = {}
+    places: dict[str, list[str]] = {}
     for row in ran.out.splitlines():
         name, _, key = row.partition("\t")
         if key in keys:
@@ -793,9 +761,9 @@ def remove_peers(name: str, keys: Sequence[str]) -> bool:
     return not any(codes)
 
 
-def purge_kernel(name: str, keys: Sequence[str], places: Optional[Dict[str, List[str]]]) -> bool:
+def purge_kernel(name: str, keys: Sequence[str], places: dict[str, list[str]] | None) -> bool:
     """Takes keys out of each other interface that holds them; True when there was such a one."""
-    by_interface: Dict[str, List[str]] = {}
+    by_interface: dict[str, list[str]] = {}
     for key, names in (places or {}).items():
         for other in names:
             by_interface.setdefault(other, []).append(key)
@@ -810,9 +778,9 @@ def purge_kernel(name: str, keys: Sequence[str], places: Optional[Dict[str, List
 class Plan(NamedTuple):
     """What has to happen to a running interface; peers that are right are not in it."""
 
-    removed: List[str]
-    added: List[Peer]
-    updated: List[Peer]
+    removed: list[str]
+    added: list[Peer]
+    updated: list[Peer]
 
     def counts(self) -> Json:
         return {"added": len(self.added), "removed": len(self.removed), "updated": len(self.updated)}
@@ -827,7 +795,7 @@ def plan_kernel(live: Mapping[str, Live], wanted: Mapping[str, Peer]) -> Plan:
     return Plan(removed, added, updated)
 
 
-def section(peer: Peer, now: Optional[Live]) -> str:
+def section(peer: Peer, now: Live | None) -> str:
     """The lines of `wg addconf` for what differs; an empty text when `wg set` has done it all."""
     rows = []
     if peer.preshared and peer.preshared != (now.preshared if now else None):
@@ -839,7 +807,7 @@ def section(peer: Peer, now: Optional[Live]) -> str:
     return "\n".join(["[Peer]", "PublicKey = " + peer.key, *rows, ""])
 
 
-def clearing(peer: Peer, now: Live) -> List[str]:
+def clearing(peer: Peer, now: Live) -> list[str]:
     """The words of `wg set` for what addconf cannot say: no preshared key, no addresses."""
     words = ["preshared-key", "/dev/null"] if now.preshared and not peer.preshared else []
     words += ["allowed-ips", ""] if now.networks and not peer.networks else []
@@ -868,7 +836,7 @@ HOOK = re.compile(r"\s*(?:(?:pre|post)-?(?:up|down)|up|down|exec\w*)\b", re.IGNO
 PATH_TOKEN = re.compile(r"/[^\s\"'`;|&<>(){}=,]+")
 
 
-def conf_rows(text: str) -> Iterator[Tuple[str, str, str]]:
+def conf_rows(text: str) -> Iterator[tuple[str, str, str]]:
     """(section, setting, row) of each row, as wg-quick reads it: case is nothing, sections may come again."""
     current = ""
     for row in text.split("\n"):
@@ -891,18 +859,14 @@ def conf_setting(text: str, name: str) -> str:
 def sealed(text: str) -> str:
     """The conf without peers, and without the setting that would save them into it."""
     kept = [
-        row
-        for current, setting, row in conf_rows(text)
-        if current in ("", "[interface]") and setting != "saveconfig"
+        row for current, setting, row in conf_rows(text) if current in ("", "[interface]") and setting != "saveconfig"
     ]
     return "\n".join(kept).rstrip("\n") + "\n"
 
 
-def conf_peers(text: str) -> List[str]:
+def conf_peers(text: str) -> list[str]:
     """The public keys of the peers in a conf, as it spells them."""
-    rows = (
-        row.split("#")[0] for current, setting, row in conf_rows(text) if setting == "publickey" and current
-    )
+    rows = [row.split("#")[0] for _, setting, row in conf_rows(text) if setting == "publickey"]
     return [row.partition("=")[2].strip() for row in rows]
 
 
@@ -919,9 +883,9 @@ def read_text(path: str) -> str:
 class Scan(NamedTuple):
     """What a file of the boot path names: keys, and files that its hooks run."""
 
-    seen: Optional[Stamp]
-    keys: FrozenSet[str]
-    runs: Tuple[str, ...]
+    seen: Stamp | None
+    keys: frozenset[str]
+    runs: tuple[str, ...]
 
 
 class Disk:
@@ -929,20 +893,20 @@ class Disk:
 
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
-        self.scans: Dict[str, Scan] = {}
+        self.scans: dict[str, Scan] = {}
 
-    def places(self, keys: Set[str], state: str) -> Dict[str, List[str]]:
+    def places(self, keys: set[str], state: str) -> dict[str, list[str]]:
         """By key, the files that hold it."""
-        places: Dict[str, List[str]] = {}
+        places: dict[str, list[str]] = {}
         for path, held in self._all(state):
             for key in keys & held if held else ():
                 places.setdefault(key, []).append(path)
         return places
 
-    def _all(self, state: str) -> Iterator[Tuple[str, FrozenSet[str]]]:
+    def _all(self, state: str) -> Iterator[tuple[str, frozenset[str]]]:
         # The state was just written: it is read back in full, not trusted to the cache.
         yield state, scan_file(state, None, True).keys
-        run_by_hooks: Set[str] = set()
+        run_by_hooks: set[str] = set()
         listed = {path for folder in (self.paths.wireguard, *self.paths.boot) for path in files_in(folder)}
         for path in sorted(listed):
             scan = self._scan(path)
@@ -968,7 +932,7 @@ def files_in(place: str) -> Iterator[str]:
             yield os.path.join(folder, name)
 
 
-def scan_file(path: str, now: Optional[Stamp], whole: bool = False) -> Scan:
+def scan_file(path: str, now: Stamp | None, whole: bool = False) -> Scan:
     """Reads one regular file, up to 1 MiB unless `whole`."""
     try:
         found = os.stat(path)
@@ -978,20 +942,16 @@ def scan_file(path: str, now: Optional[Stamp], whole: bool = False) -> Scan:
     except OSError:
         return Scan(now, frozenset(), ())
     keys = frozenset(token.decode() for token in KEY_TOKEN.findall(data))
-    hooks = (
-        [row for row in data.decode("utf-8", "replace").split("\n") if HOOK.match(row)] if not whole else []
-    )
+    hooks = [row for row in data.decode("utf-8", "replace").split("\n") if HOOK.match(row)] if not whole else []
     return Scan(now, keys, tuple(token for row in hooks for token in PATH_TOKEN.findall(row)))
 
 
 # ---------------------------------------------------------------- routes, forwarding, the boot guard
 
 
-def routes_wanted(interface: Interface, peers: Iterable[Peer]) -> Set[str]:
+def routes_wanted(interface: Interface, peers: Iterable[Peer]) -> set[str]:
     """Networks of peers that the interface's own networks do not cover."""
-    own = [
-        (net.version, int(net.network_address), int(net.broadcast_address)) for net in networks_of(interface)
-    ]
+    own = [(net.version, int(net.network_address), int(net.broadcast_address)) for net in networks_of(interface)]
     return {
         text
         for peer in peers
@@ -1000,16 +960,16 @@ def routes_wanted(interface: Interface, peers: Iterable[Peer]) -> Set[str]:
     }
 
 
-def routes_held(name: str, table: str) -> Set[str]:
+def routes_held(name: str, table: str) -> set[str]:
     """The routes that this program has put there: they carry its protocol number."""
-    held: Set[str] = set()
+    held: set[str] = set()
     for family in ("-4", "-6"):
         ran = run(["ip", family, "route", "show", "dev", name, "proto", ROUTE_PROTOCOL, "table", table])
         held.update(str(ipaddress.ip_network(row.split()[0])) for row in ran.out.splitlines() if row.strip())
     return held
 
 
-def change_routes(name: str, table: str, wanted: Set[str]) -> None:
+def change_routes(name: str, table: str, wanted: set[str]) -> None:
     """Brings our routes of the interface to `wanted`; no other route is touched."""
     held = routes_held(name, table)
     tail = " dev %s proto %s table %s\n" % (name, ROUTE_PROTOCOL, table)
@@ -1027,9 +987,7 @@ def table_name(prefix: str, name: str) -> str:
 def nft_table(table: str, body: str) -> bool:
     """Replaces (or, without body, removes) one nft table in one transaction."""
     text = "table inet {0} {{}}\ndelete table inet {0}\n".format(table)
-    return (
-        run(["nft", "-f", "-"], text + ("table inet %s {\n%s}\n" % (table, body) if body else "")).code == 0
-    )
+    return run(["nft", "-f", "-"], text + ("table inet %s {\n%s}\n" % (table, body) if body else "")).code == 0
 
 
 def guard_body(name: str) -> str:
@@ -1090,7 +1048,7 @@ def start_forwarding(proc: str, name: str, interface: Interface) -> None:
 # ---------------------------------------------------------------- drift
 
 
-def finding(what: str, detail: str, key: Optional[str] = None) -> Json:
+def finding(what: str, detail: str, key: str | None = None) -> Json:
     return {"public_key": key, "what": what, "detail": detail}
 
 
@@ -1120,9 +1078,7 @@ def link_drift(name: str, kernel: Kernel, interface: Interface) -> Iterator[Json
     rows = [row for row in link.get("addr_info", ()) if row.get("scope") != "link"]
     held = {"%s/%s" % (row.get("local"), row.get("prefixlen")) for row in rows}
     for address in sorted(held ^ set(interface.addresses)):
-        yield finding(
-            "interface", "address %s %s" % (address, "not in state" if address in held else "missing")
-        )
+        yield finding("interface", "address %s %s" % (address, "not in state" if address in held else "missing"))
     if kernel.listen_port != interface.listen_port:
         yield finding("interface", "port %d, state has %d" % (kernel.listen_port, interface.listen_port))
     if link.get("mtu") != interface.mtu:
@@ -1139,17 +1095,17 @@ class Push(NamedTuple):
     generation: int
     digest: str
     approved: bool
-    decided: FrozenSet[str]
-    base: Optional[str]
-    interface: Optional[Interface]
-    put: Dict[str, Peer]
-    remove: List[str]
+    decided: frozenset[str]
+    base: str | None
+    interface: Interface | None
+    put: dict[str, Peer]
+    remove: list[str]
 
 
 PUSH_FIELDS = ("epoch", "generation", "digest", "tombstones", "approved", "decided")
 
 
-def parse_peers(value: object, field: str) -> Dict[str, Peer]:
+def parse_peers(value: object, field: str) -> dict[str, Peer]:
     peers = {}
     for item in list_of(value, field, MAX_PEERS):
         peer = parse_peer(item)
@@ -1161,9 +1117,7 @@ def parse_peers(value: object, field: str) -> Dict[str, Peer]:
 def parse_push(body: Json) -> Push:
     """The push, strictly; a whole one has its digest and overlaps checked here."""
     whole = "base" not in body
-    fields_of(
-        body, "apply", (*PUSH_FIELDS, *(("interface", "peers") if whole else ("base", "put", "remove")))
-    )
+    fields_of(body, "apply", (*PUSH_FIELDS, *(("interface", "peers") if whole else ("base", "put", "remove"))))
     put = parse_peers(body["peers" if whole else "put"], "peers" if whole else "put")
     remove = [] if whole else parse_keys(body["remove"], "remove")
     need(not any(key in put for key in remove), "remove", "a peer is both put and removed")
@@ -1201,7 +1155,7 @@ def is_repair(state: State, push: Push) -> bool:
     raise Refused("stale", "an equal or newer generation was taken")
 
 
-def content_of(state: State, push: Push, repair: bool) -> Tuple[str, Dict[str, str]]:
+def content_of(state: State, push: Push, repair: bool) -> tuple[str, dict[str, str]]:
     """(interface line, peer lines) that the push asks for; Refused `base` when its base is not held."""
     if push.interface:
         return push.interface.line, {key: peer.line for key, peer in push.put.items()}
@@ -1244,10 +1198,11 @@ class Node:
         self.name = name
         self.paths = paths
         self.conf = "%s/%s.conf" % (paths.wireguard, name)
+        self.apply_lock = "%s/%s.lock" % (paths.run, name)
         self.tombstones = Tombstones(paths)
         self.state = StateFile(paths, name)
         self.disk = Disk(paths)
-        self.told: Optional[Dict[str, List[Any]]] = None
+        self.told: dict[str, list[Any]] | None = None
         self.has_routes = True
 
     # ---- what holds
@@ -1265,21 +1220,17 @@ class Node:
             "now": int(time.time()),
         }
 
-    def wanted(self, state: State) -> Dict[str, Peer]:
+    def wanted(self, state: State) -> dict[str, Peer]:
         """The peers that should run now: those of state minus tombstones minus expired."""
         buried, now = self.tombstones.read(), time.time()
         peers = (peer_of(line) for key, line in state.lines.items() if key not in buried)
         return {peer.key: peer for peer in peers if is_alive(peer, now)}
 
-    def drift(self, state: State, kernel: Optional[Kernel]) -> List[Json]:
+    def drift(self, state: State, kernel: Kernel | None) -> list[Json]:
         """Every difference between state, kernel and files, in the protocol's words."""
-        rows = [
-            finding("conf_peers", "a peer in IFACE.conf", key) for key in conf_peers(read_text(self.conf))
-        ]
+        rows = [finding("conf_peers", "a peer in IFACE.conf", key) for key in conf_peers(read_text(self.conf))]
         if state.origin in ("last", "lost"):
-            rows.append(
-                finding("state", "damaged; fell back to " + ("state.last" if state.lines else "no peers"))
-            )
+            rows.append(finding("state", "damaged; fell back to " + ("state.last" if state.lines else "no peers")))
         trouble = self.tombstones.trouble()
         if trouble:
             rows.append(finding("tombstones", trouble))
@@ -1288,14 +1239,12 @@ class Node:
         if kernel is None:
             return [*rows, finding("interface", "down")]
         rows += peer_drift(kernel, self.wanted(state), self.tombstones.read())
-        return rows + (
-            list(link_drift(self.name, kernel, interface_of(state.interface))) if state.interface else []
-        )
+        return rows + (list(link_drift(self.name, kernel, interface_of(state.interface))) if state.interface else [])
 
     # ---- kernel
 
-    def settle(self, state: State, kernel: Optional[Kernel]) -> Tuple[Plan, Kernel]:
-        """Brings the interface to the state, enforces tombstones again, opens it: (what was done, what is)."""
+    def settle(self, state: State, kernel: Kernel | None) -> tuple[Plan, Kernel]:
+        """Brings the interface to the state, enforces tombstones, opens it: (what was done, what is)."""
         if kernel is None:
             raise Refused("kernel", "the interface is down; start it by wg-quick, then push again")
         wanted = self.wanted(state)
@@ -1357,7 +1306,7 @@ class Node:
         receipts = [self._receipt(key, durable, kernel, files.get(key, [])) for key in keys]
         return {"state": self.summary(), "receipts": receipts, "at": int(time.time())}
 
-    def _purge(self, keys: Sequence[str]) -> Optional[Dict[str, List[str]]]:
+    def _purge(self, keys: Sequence[str]) -> dict[str, list[str]] | None:
         """Removes keys from every interface that still holds them; where they are after that."""
         places = kernel_places(set(keys))
         if (places is None or places) and purge_kernel(self.name, keys, places):
@@ -1365,23 +1314,17 @@ class Node:
         return places
 
     @staticmethod
-    def _receipt(key: str, durable: bool, kernel: Optional[Dict[str, List[str]]], files: List[str]) -> Json:
+    def _receipt(key: str, durable: bool, kernel: dict[str, list[str]] | None, files: list[str]) -> Json:
         names = ["unknown"] if kernel is None else kernel.get(key, [])
         places = ["kernel:" + name for name in names] + files
-        return {
-            "public_key": key,
-            "durable": durable,
-            "kernel": not names,
-            "disk": not files,
-            "found": places,
-        }
+        return {"public_key": key, "durable": durable, "kernel": not names, "disk": not files, "found": places}
 
     def apply(self, body: Json) -> Json:
         """One push: tombstones, checks, fence, brake, state, kernel; the answer is what was read back."""
         need("tombstones" in body, "apply", "lacks tombstones")
         self._bury([parse_item(item) for item in list_of(body["tombstones"], "tombstones", MAX_PEERS)])
         push = parse_push(body)
-        with locked("%s/%s.lock" % (self.paths.run, self.name), 10.0) as held:
+        with locked(self.apply_lock, 10.0) as held:
             if not held:
                 raise Refused("busy", "another apply runs; send it again")
             kernel = read_kernel(self.name)
@@ -1389,7 +1332,7 @@ class Node:
             need(own_key not in push.put, "public_key", "a peer has the server's own key")
             return self._take_and_settle(push, kernel)
 
-    def _take_and_settle(self, push: Push, kernel: Optional[Kernel]) -> Json:
+    def _take_and_settle(self, push: Push, kernel: Kernel | None) -> Json:
         try:
             repair, state, withheld = self._take(push)
             plan, after = self.settle(state, kernel)
@@ -1405,7 +1348,7 @@ class Node:
             "state": self.summary(),
         }
 
-    def _bury(self, items: Sequence[Tuple[str, str]]) -> None:
+    def _bury(self, items: Sequence[tuple[str, str]]) -> None:
         """The tombstones of a push: on the disk, out of kernel and state, before anything is judged."""
         self.tombstones.heal()
         if not items:
@@ -1417,7 +1360,7 @@ class Node:
         if not durable:
             raise Refused("disk", "tombstones could not be written; they are enforced, nothing else was done")
 
-    def _take(self, push: Push) -> Tuple[bool, State, List[str]]:
+    def _take(self, push: Push) -> tuple[bool, State, list[str]]:
         """Judges the push against what is held and writes the state: (repair, state, withheld keys)."""
         with locked(self.state.lock, 10.0) as held:
             if not held:
@@ -1438,9 +1381,7 @@ class Node:
         try:
             self.state.write(state)
         except OSError:
-            raise Refused(
-                "disk", "the state could not be written; nothing but revocations was done"
-            ) from None
+            raise Refused("disk", "the state could not be written; nothing but revocations was done") from None
 
     def observe(self, body: Json) -> Json:
         """What runs: all, or what changed since this session's last observe."""
@@ -1449,9 +1390,7 @@ class Node:
         self.tombstones.heal()
         kernel = read_kernel(self.name)
         live = kernel.peers if kernel else {}
-        rows = {
-            key: [key, peer.endpoint, peer.handshake, peer.received, peer.sent] for key, peer in live.items()
-        }
+        rows = {key: [key, peer.endpoint, peer.handshake, peer.received, peer.sent] for key, peer in live.items()}
         told = {} if self.told is None else self.told
         self.told = rows
         link = kernel and {"up": True, "public_key": kernel.public_key, "listen_port": kernel.listen_port}
@@ -1468,12 +1407,12 @@ class Node:
     def load(self) -> None:
         """The state into the kernel. Never fails: a failing hook would make wg-quick delete the interface."""
         try:
-            self._load()
+            with locked(self.apply_lock, 10.0):
+                self._load(self.state.read())
         except Exception as error:
             alarm("load %s: %s" % (self.name, defect(error)))
 
-    def _load(self) -> None:
-        state = self.state.read()
+    def _load(self, state: State) -> None:
         if state.origin in ("last", "lost"):
             alarm("%s: the state is damaged; loading %d peers" % (self.name, len(state.lines)))
         trouble = self.tombstones.trouble()
@@ -1510,7 +1449,7 @@ class Node:
 
 def read_lines(descriptor: int) -> Iterator[bytes]:
     """Lines without their end; Refused on one that is too long or was cut off."""
-    parts: List[bytes] = []
+    parts: list[bytes] = []
     size = 0
     while True:
         chunk = os.read(descriptor, 1 << 16)
@@ -1541,7 +1480,7 @@ def handler(node: Node, op: str, observe_only: bool) -> Callable[[Json], Json]:
 
 def answer(node: Node, line: bytes, observe_only: bool) -> Json:
     """The answer to one line; its id is null when the line was no request at all."""
-    number: Optional[int] = None
+    number: int | None = None
     try:
         request = parse_json(line)
         need(request.pop("v", None) == PROTOCOL, "v", "must be %d" % PROTOCOL)
@@ -1659,7 +1598,7 @@ TOOLS = {
 }
 
 
-def missing_tools(wish: Wish) -> List[str]:
+def missing_tools(wish: Wish) -> list[str]:
     tools = ["ip", "wg", "wg-quick", "nft"] + (["sudo", "visudo", "useradd"] if wish.user == "muster" else [])
     return [tool for tool in tools if not tool_there(tool)]
 
@@ -1673,7 +1612,7 @@ def kernel_can() -> bool:
     return made
 
 
-def install_packages(tools: Sequence[str], allowed: bool) -> List[str]:
+def install_packages(tools: Sequence[str], allowed: bool) -> list[str]:
     """Puts in what is missing, by the machine's own package manager; the packages that were put in."""
     done = put_in(tools, allowed) if tools else []
     if not tool_there("wireguard-go") and not kernel_can():
@@ -1681,18 +1620,12 @@ def install_packages(tools: Sequence[str], allowed: bool) -> List[str]:
     return done
 
 
-def put_in(tools: Sequence[str], allowed: bool) -> List[str]:
+def put_in(tools: Sequence[str], allowed: bool) -> list[str]:
     manager = next((name for name in ("apt-get", "dnf", "yum") if tool_there(name)), None)
     if not allowed or manager is None:
         raise Refused("packages", "missing: %s; put them in, or let install do it" % ", ".join(tools))
     packages = sorted({TOOLS[tool][0 if manager == "apt-get" else 1] for tool in tools})
-    words = [
-        manager,
-        "install",
-        "-y",
-        *(["--no-install-recommends"] if manager == "apt-get" else []),
-        *packages,
-    ]
+    words = [manager, "install", "-y", *(["--no-install-recommends"] if manager == "apt-get" else []), *packages]
     noninteractive = ["env", "DEBIAN_FRONTEND=noninteractive"]
     if manager == "apt-get":
         run([*noninteractive, manager, "update"], seconds=300.0)
@@ -1791,19 +1724,7 @@ def make_user() -> None:
     with contextlib.suppress(KeyError):
         pwd.getpwnam("muster")
         return
-    made = run(
-        [
-            "useradd",
-            "--system",
-            "--home-dir",
-            "/home/muster",
-            "--shell",
-            "/bin/sh",
-            "--password",
-            "*",
-            "muster",
-        ]
-    )
+    made = run(["useradd", "--system", "--home-dir", "/home/muster", "--shell", "/bin/sh", "--password", "*", "muster"])
     if made.code != 0:
         raise Refused("kernel", "useradd failed")
 
@@ -1823,7 +1744,7 @@ def allow_sudo(node: Node, command: str) -> None:
     sync_folder(node.paths.sudoers)
 
 
-def write_authorized(node: Node, user: str, key: str, line: Optional[str]) -> None:
+def write_authorized(node: Node, user: str, key: str, line: str | None) -> None:
     """Puts `line` (or nothing) where our line for this interface was; every other line stays."""
     try:
         home = pwd.getpwnam(user).pw_dir
@@ -1864,9 +1785,7 @@ def start_interface(node: Node) -> str:
     if up:
         node.load()
     if code != 0 or read_kernel(node.name) is None:
-        raise Refused(
-            "kernel", "wg-quick could not open the interface; is its port or one of its addresses taken?"
-        )
+        raise Refused("kernel", "wg-quick could not open the interface; is its port or one of its addresses taken?")
     return "systemd" if systemd else "none"
 
 
@@ -1878,7 +1797,7 @@ def enable_by_hand(node: Node) -> None:
         os.symlink("/lib/systemd/system/wg-quick@.service", link)
 
 
-def host_keys(paths: Paths) -> List[str]:
+def host_keys(paths: Paths) -> list[str]:
     """This machine's SSH host keys, without comments."""
     with contextlib.suppress(OSError):
         names = sorted(name for name in os.listdir(paths.ssh) if re.fullmatch(r"ssh_host_\w+_key\.pub", name))
@@ -1941,7 +1860,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=VERSION)
     commands = top.add_subparsers(dest="command", required=True)
-    rows: List[Tuple[str, str, Callable[[Node, argparse.Namespace], int]]] = [
+    rows: list[tuple[str, str, Callable[[Node, argparse.Namespace], int]]] = [
         ("session", "requests on standard input, answers on standard output", command_session),
         ("revoke", "these keys never again, on this machine", command_revoke),
         ("observe", "what runs", command_observe),
