@@ -88,9 +88,9 @@ def act(words: argparse.Namespace) -> None:
 
 
 def down(words: argparse.Namespace) -> None:
-    """Take away every lab whose process is gone, those left running on purpose included."""
+    """Take away every lab (or the one of --slot) whose process is gone, left running on purpose or not."""
     began = time.monotonic()
-    swept = Lab.sweep(detached=True)
+    swept = Lab.sweep(words.slot, detached=True)
     left = [number for number in range(SLOTS) if link_exists(Slot(number).bridge)]
     print(f"took away {swept} in {time.monotonic() - began:.2f} s; in use by others: {left}")
 

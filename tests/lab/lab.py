@@ -95,10 +95,10 @@ class Lab:
         os.close(self._lock)
 
     @staticmethod
-    def sweep(*, detached: bool = False) -> list[int]:
-        """Clean up after labs whose process is gone; `detached` ones too if asked. Returns their slots."""
+    def sweep(only: int | None = None, *, detached: bool = False) -> list[int]:
+        """Clean up after labs whose process is gone (`only` that slot), `detached` ones too if asked; their slots."""
         swept = []
-        for slot in map(Slot, range(SLOTS)):
+        for slot in map(Slot, range(SLOTS) if only is None else [only]):
             lock = try_lock(slot) if slot.folder.exists() else None
             if lock is None:
                 continue

@@ -164,7 +164,7 @@ def test_a_sweep_takes_away_all_that_a_killed_process_left(lab: Lab) -> None:
     assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
     number, *pids = map(int, done.stdout.split())
     assert [pid for pid in pids if not is_alive(pid)] == []
-    assert Lab.sweep() == [number]
+    assert Lab.sweep(number) == [number]
     assert leftovers(Slot(number)) == []
     assert [pid for pid in pids if is_alive(pid)] == []
     assert lab.slot != number and link_exists(Slot(lab.slot).bridge)
@@ -182,9 +182,9 @@ def test_the_command_line_makes_a_lab_that_stays_until_it_is_taken_down() -> Non
         listed = [line.split() for line in run([*python, "status"]).stdout.splitlines()]
         ours = [[words[1], *words[3:]] for words in listed if words[0] == str(number)]
         assert ours == [["s1", "on", "drop"], ["s2", "off"], ["c1", "on"]]
-        assert number not in Lab.sweep()
+        assert Lab.sweep(number) == []
     finally:
-        run([*python, "down"])
+        run([*python, *slot, "down"])
     assert leftovers(Slot(number)) == []
 
 
