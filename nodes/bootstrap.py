@@ -3,13 +3,15 @@
 import hashlib
 import json
 import re
+import selectors
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import paramiko
 
-from nodes.faults import AuthRefused, HostKeyMismatch, InstallFailed, plain
+from nodes.faults import AuthRefused, HostKeyMismatch, InstallFailed, NodeMisbehaved, TransportError, plain
 from nodes.hostkeys import pins
 from nodes.transport import Connection, Deadline, Target, dial, load_key, told
 
@@ -17,7 +19,10 @@ SCRIPT_PATH = "/usr/local/sbin/muster-node"
 INSTALL_TIMEOUT = 300.0
 _CONNECT_TIMEOUT = 20.0
 _OUTPUT_LIMIT = 1024 * 1024
+_ERRORS_KEPT = 8 * 1024
 _BLOCK = 64 * 1024
+_QUIET = 0.5
+_SUDO_WITH_PASSWORD = "sudo -k -S -p ''"  # noqa: S105
 _INTERFACE = re.compile(r"[A-Za-z0-9_=+.-]{1,15}")
 
 # Skips what sudo did not read (it reads no password where it wants none), so that nothing secret becomes content.
@@ -101,8 +106,8 @@ def install_node(
     progress(f"connecting to {host} port {port}")
     connection = _reach(host, port, host_key, jump, min(timeout, _CONNECT_TIMEOUT), login)
     try:
-        machine = _Machine(connection, login, progress)
-        with connection.within(timeout):
+        with Deadline(timeout) as deadline:
+            machine = _Machine(connection, login, progress, deadline)
             answer = machine.install(script, script_path, interface, request)
         return InstallResult(connection.host_key, answer)
     finally:
@@ -154,7 +159,10 @@ def _authenticate(transport: paramiko.Transport, login: Login, where: str) -> No
 class _Machine:
     """A machine that is logged in to: runs commands as root there and names the step that fails."""
 
-    def __init__(self, connection: Connection, login: Login, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self, connection: Connection, login: Login, progress: Callable[[str], None], deadline: Deadline
+    ) -> None:
+        self._deadline = deadline
         self._connection = connection
         self._login = login
         self._progress = progress
@@ -165,7 +173,7 @@ class _Machine:
         self._need_python()
         self._put(script, path)
         self._progress(f"installing on {interface}; missing packages may take minutes")
-        ran = self._run(
+        ran = self._run_as_root(
             "install",
             f"{shlex.quote(path)} install {shlex.quote(interface)}",
             json.dumps(request, separators=(",", ":")).encode() + b"\n",
@@ -187,8 +195,8 @@ class _Machine:
                 "password, or add a NOPASSWD line to sudoers for the time of the installation",
             )
         else:
-            self._run("sudo", "sudo -k -S -p '' true", self._password_line())
-            self._sudo = "sudo -k -S -p ''"
+            self._run("sudo", f"{_SUDO_WITH_PASSWORD} true", self._password_line())
+            self._sudo = _SUDO_WITH_PASSWORD
 
     def _need_python(self) -> None:
         found = self._run("python3", "command -v python3", may_fail=True)
@@ -201,7 +209,8 @@ class _Machine:
     def _put(self, script: bytes, path: str) -> None:
         self._progress(f"writing {path}")
         digest = hashlib.sha256(script).hexdigest()
-        ran = self._run("script", shlex.join(["python3", "-I", "-c", _PUT, path, digest]), script, as_root=True)
+        command = shlex.join(["python3", "-I", "-c", _PUT, path, digest])
+        ran = self._run_as_root("script", command, script)
         if ran.last_line != digest:
             raise InstallFailed("script", f"{path} does not hold what was written; see the disk and try again")
 
@@ -222,15 +231,80 @@ class _Machine:
                 return InstallFailed("install", self._show(message), code=code)
         return InstallFailed("install", "muster-node answered neither ok nor an error")
 
-    def _run(
-        self,
-        step: str,
-        command: str,
-        given: bytes = b"",
-        *,
-        as_root: bool = False,
-        may_fail: bool = False,
-        tell: bool = False,
-    ) -> _Ran:
-        """Run one command to its end, over the whole connection's deadline."""
-        raise NotImplementedError
+    def _run(self, step: str, command: str, given: bytes = b"", *, may_fail: bool = False, tell: bool = False) -> _Ran:
+        """Run one command to its end; what goes wrong names the step."""
+        try:
+            with self._connection.within(self._deadline.left):
+                ran = self._exchange(command, given, tell)
+        except TransportError as error:
+            raise InstallFailed(step, str(error)) from None
+        if ran.status != 0 and not may_fail:
+            raise InstallFailed(step, self._failure(ran))
+        return ran
+
+    def _run_as_root(self, step: str, command: str, given: bytes, *, tell: bool = False) -> _Ran:
+        if self._sudo == _SUDO_WITH_PASSWORD:
+            command = f"{self._sudo} sh -c {shlex.quote(_SKIP_TO_MARK + command)}"
+            given = self._password_line() + f"{_MARK}\n".encode() + given
+        elif self._sudo:
+            command = f"{self._sudo} sh -c {shlex.quote(command)}"
+        return self._run(step, command, given, may_fail=tell, tell=tell)
+
+    def _exchange(self, command: str, given: bytes, tell: bool) -> _Ran:
+        channel = self._connection.start(command, timeout=_CONNECT_TIMEOUT)
+        errors = _Lines(lambda line: self._progress(self._show(line)) if tell else None)
+        output = bytearray()
+        with channel, selectors.DefaultSelector() as selector:
+            selector.register(channel.fileno(), selectors.EVENT_READ)
+            with suppress(OSError):  # it may end before it has read all; its output says why
+                channel.sendall(given)
+                channel.shutdown_write()
+            while True:
+                is_quiet = not selector.select(_QUIET)
+                is_over = bool(channel.eof_received or channel.closed)
+                self._drain(channel, output, errors)
+                # A daemon that a command leaves behind may hold the output open for ever.
+                if is_over or (is_quiet and channel.exit_status_ready()):
+                    if not self._connection.is_alive:
+                        raise EOFError("the connection ended before the command did")
+                    return _Ran(channel.recv_exit_status(), bytes(output), errors.ended())
+
+    def _drain(self, channel: paramiko.Channel, output: bytearray, errors: "_Lines") -> None:
+        while channel.recv_ready():
+            output += channel.recv(_BLOCK)
+            if len(output) > _OUTPUT_LIMIT:
+                raise NodeMisbehaved(self._connection.where, "a command printed more than 1 MiB")
+        while channel.recv_stderr_ready():
+            errors.feed(channel.recv_stderr(_BLOCK))
+
+    def _password_line(self) -> bytes:
+        return f"{self._login.password}\n".encode()
+
+    def _failure(self, ran: _Ran, what: str = "the command failed") -> str:
+        shown = self._show(ran.errors) or self._show(ran.output) or "it said nothing"
+        return f"{what} (exit status {ran.status}); mend what it says and try again:\n{shown}"
+
+    def _show(self, text: bytes | str) -> str:
+        shown = plain(text)
+        return shown.replace(self._login.password, "***") if self._login.password else shown
+
+
+class _Lines:
+    """What comes on standard error: told line by line, and the end of it kept."""
+
+    def __init__(self, tell: Callable[[bytes], None]) -> None:
+        self._tell = tell
+        self._rest = b""
+        self._kept = b""
+
+    def feed(self, data: bytes) -> None:
+        self._kept = (self._kept + data)[-_ERRORS_KEPT:]
+        *lines, rest = (self._rest + data).replace(b"\r", b"\n").split(b"\n")
+        self._rest = rest[-_ERRORS_KEPT:]
+        for line in filter(None, lines):
+            self._tell(line)
+
+    def ended(self) -> bytes:
+        if self._rest:
+            self._tell(self._rest)
+        return self._kept

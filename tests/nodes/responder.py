@@ -2,8 +2,8 @@
 
 import json
 import os
+import select
 import sys
-import time
 
 behaviour = os.environ["SSH_ORIGINAL_COMMAND"]
 out = sys.stdout
@@ -36,8 +36,10 @@ elif behaviour.startswith("say "):
     say(behaviour.removeprefix("say "))
     sys.stdin.read()
 elif behaviour == "deaf":
-    while True:
-        time.sleep(60)
+    hang_up = select.poll()
+    hang_up.register(out, select.POLLERR)
+    hang_up.poll()  # for as long as somebody could listen
+    sys.exit()
 for line in sys.stdin:
     request = json.loads(line)
     if request["op"] != "ignore":

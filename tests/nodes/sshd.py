@@ -46,6 +46,7 @@ class Sshd:
     port: int
     host_keys: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    prefix: tuple[str, ...] = ()
 
     @property
     def log(self) -> str:
@@ -66,7 +67,7 @@ class Sshd:
         return Target(jump=jump, **(fields | changed))  # type: ignore[arg-type]
 
     def start(self) -> None:
-        command = ["/usr/sbin/sshd", "-D", "-f", f"{self.folder}/config", "-E", f"{self.folder}/log"]
+        command = [*self.prefix, "/usr/sbin/sshd", "-D", "-f", f"{self.folder}/config", "-E", f"{self.folder}/log"]
         before = self.log.count("Server listening")
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         eventually(lambda: self.log.count("Server listening") > before, "sshd listens")
@@ -83,11 +84,17 @@ class Sshd:
 
 
 @contextlib.contextmanager
-def sshd(folder: Path, *, authorized: str = f'restrict,command="{RESPONDER}"', extra: str = "") -> Iterator[Sshd]:
-    """Run an sshd whose one authorized key has these options; `extra` goes before the rest of its config."""
+def sshd(
+    folder: Path,
+    *,
+    authorized: str = f'restrict,command="{RESPONDER}"',
+    extra: str = "",
+    prefix: tuple[str, ...] = (),
+) -> Iterator[Sshd]:
+    """An sshd whose one authorized key has these options; `extra` goes before its config, `prefix` before its call."""
     folder.mkdir(parents=True)
     Path("/run/sshd").mkdir(exist_ok=True)
-    server = Sshd(folder, free_port())
+    server = Sshd(folder, free_port(), prefix=prefix)
     server.host_keys = {kind: make_key(folder / f"host_{kind}", kind) for kind in KEY_TYPES}
     (folder / "authorized").write_text(f"{authorized} {make_key(folder / 'login')}\n")
     (folder / "config").write_text(
