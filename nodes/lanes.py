@@ -5,7 +5,7 @@ import json
 import selectors
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
 import paramiko
@@ -70,7 +70,7 @@ class Lane:
 
     def poll(self) -> list[Answer]:
         """The answers that have come, without waiting; raises once nothing but a fault is left."""
-        self._pump()
+        self._listen()
         answers = [self._pop(number) for number in list(self._answers)]
         if not answers and self._fault is not None:
             raise self._fault
@@ -78,7 +78,7 @@ class Lane:
 
     def take(self, number: int) -> Answer | None:
         """The answer to one request, if it has come; others stay for their own callers."""
-        self._pump()
+        self._listen()
         if number in self._answers:
             return self._pop(number)
         if self._fault is not None:
@@ -104,13 +104,20 @@ class Lane:
         return self._asked.get(number, time.monotonic())
 
     def close(self) -> None:
-        self._channel.close()
+        with suppress(EOFError, OSError, paramiko.SSHException):
+            self._channel.close()
 
     def _pop(self, number: int) -> Answer:
         answer = self._answers.pop(number)
         if not self._answers:
             self._pending_bytes = 0
         return answer
+
+    def _listen(self) -> None:
+        try:
+            self._pump()
+        except (EOFError, OSError, paramiko.SSHException) as error:  # reading also sends: more may come
+            self._fault = self._fault or Unreachable(self.where, "closed", str(error))
 
     def _pump(self) -> None:
         while self._fault is None and self._channel.recv_ready():

@@ -190,11 +190,7 @@ class Connection:
             return self.transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=deadline.left)
 
     def close(self) -> None:
-        _cut(self.root)
-        self.transport.close()
-        if self._jump is not None:
-            self._jump.close()
-        self.root.close()
+        _hang_up(self.transport, self.root, self._jump)
 
 
 def connect(target: Target, *, timeout: float = CONNECT_TIMEOUT) -> Connection:
@@ -226,18 +222,19 @@ def dial(host: str, port: int, pin: Pin, jump: Target | None, deadline: Deadline
         transport = _PinnedTransport(stream, pin, where, deadline.left)
         _shake_hands(transport, pin, where, deadline)
     except BaseException:
-        _abandon(transport, root, bastion)
+        _hang_up(transport, root, bastion)
         raise
     return Connection(transport, root, where, bastion)
 
 
-def _abandon(transport: paramiko.Transport | None, root: socket.socket, bastion: Connection | None) -> None:
+def _hang_up(transport: paramiko.Transport | None, root: socket.socket, bastion: Connection | None) -> None:
+    """End all of it at once; the bastion first, or the tunnel's own end would wait for it to be told."""
     _cut(root)
+    if bastion is not None:
+        bastion.close()
     if transport is not None:
         transport.packetizer.complete_handshake()  # or its timer holds the process until it fires
         transport.close()
-    if bastion is not None:
-        bastion.close()
     root.close()
 
 
