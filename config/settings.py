@@ -16,6 +16,7 @@ CSRF_TRUSTED_ORIGINS = env_list("MUSTER_TRUSTED_ORIGINS")
 BEHIND_TLS = env_bool("MUSTER_TLS", default=True)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BEHIND_TLS
 SECURE_SSL_REDIRECT = BEHIND_TLS
+SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
 SECURE_HSTS_SECONDS = 31_536_000 if BEHIND_TLS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = BEHIND_TLS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env_bool("MUSTER_TRUST_PROXY") else None
@@ -138,23 +139,23 @@ WHITENOISE_USE_FINDERS = True
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "fleet.tokens.TokenAuthentication",
-        "fleet.tokens.BrowserAuthentication",
+        "fleet.sign_in.TokenAuthentication",
+        "fleet.sign_in.BrowserAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["fleet.tokens.MayOperate"],
+    "DEFAULT_PERMISSION_CLASSES": ["fleet.sign_in.MayOperate"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.LimitOffsetPagination",
+    "DEFAULT_PAGINATION_CLASS": "fleet.parsing.CappedPagination",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["fleet.parsing.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "EXCEPTION_HANDLER": "fleet.tokens.explain_error",
+    "EXCEPTION_HANDLER": "fleet.rest.explain_error",
     "PAGE_SIZE": 100,
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Muster",
     "DESCRIPTION": "One Console for many WireGuard servers.",
     "VERSION": "1",
-    "SERVE_PERMISSIONS": ["fleet.tokens.MayOperate"],
+    "SERVE_PERMISSIONS": ["fleet.sign_in.MayOperate"],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }

@@ -1,5 +1,6 @@
 """Strict validators for what operators type; each message names the mend."""
 
+import datetime as dt
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
@@ -85,3 +86,8 @@ def valid_pool6(value: str) -> None:
     network = parse_network(value)
     if network.version != 6 or not 32 <= network.prefixlen <= 126:
         raise ValidationError("Give an IPv6 network from /32 to /126, such as fd00:1::/64.")
+
+
+def valid_rest(value: dt.timedelta) -> None:
+    if not dt.timedelta(0) <= value <= dt.timedelta(days=365):
+        raise ValidationError("Give a rest from 0 to 365 days.")

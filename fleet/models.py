@@ -8,6 +8,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
+from django.utils.functional import cached_property
 
 from fleet import fields, pools
 
@@ -22,6 +23,11 @@ class User(AbstractUser):
         constraints = [
             models.UniqueConstraint(fields=["issuer", "subject"], condition=~Q(subject=""), name="fleet_user_identity")
         ]
+
+    @cached_property
+    def open_roles(self) -> list[tuple[str, int | None]]:
+        """(role, environment or None for all), read once: an instance lives for one request."""
+        return list(self.roles.filter(ended_at=None).values_list("name", "environment"))
 
 
 class Environment(models.Model):

@@ -1,0 +1,29 @@
+"""The one router of the API."""
+
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from rest_framework.routers import DefaultRouter
+
+from fleet.api import BastionViewSet, EnvironmentViewSet, ScopedEventViewSet
+from nodes.api import EnrolmentViewSet, HoldViewSet, NodeServerViewSet, PlanRequestViewSet
+from peers.api import DeviceViewSet, GrantViewSet, PeerViewSet, PersonViewSet, RevocationViewSet
+
+router = DefaultRouter(trailing_slash=False)
+router.register("environments", EnvironmentViewSet, "environment")
+router.register("servers", NodeServerViewSet, "server")
+router.register("bastions", BastionViewSet, "bastion")
+router.register("people", PersonViewSet, "person")
+router.register("devices", DeviceViewSet, "device")
+router.register("grants", GrantViewSet, "grant")
+router.register("peers", PeerViewSet, "peer")
+router.register("revocations", RevocationViewSet, "revocation")
+router.register("enrolments", EnrolmentViewSet, "enrolment")
+router.register("plan-requests", PlanRequestViewSet, "plan-request")
+router.register("holds", HoldViewSet, "hold")
+router.register("events", ScopedEventViewSet, "event")
+
+urlpatterns = [
+    path("schema", SpectacularAPIView.as_view(), name="schema"),
+    path("docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("", include(router.urls)),
+]

@@ -1,0 +1,43 @@
+"""Who sees which people, devices, grants, peers and revocations. Doors fetch guarded rows here and nowhere else."""
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from fleet.models import Environment
+from fleet.scope import scope_of
+from peers.models import Device, Grant, Peer, Person, Receipt, Revocation
+
+
+def visible_people(user: object) -> QuerySet[Person]:
+    """All of them to anybody with a role: a person belongs to no environment."""
+    return Person.objects.none() if scope_of(user).is_empty else Person.objects.all()
+
+
+def visible_devices(user: object) -> QuerySet[Device]:
+    rows = Device.objects.select_related("person")
+    return rows.none() if scope_of(user).is_empty else rows
+
+
+def visible_grants(user: object) -> QuerySet[Grant]:
+    rows = Grant.objects.select_related("person", "environment", "server__environment")
+    sees = scope_of(user).sees
+    return rows if sees is None else rows.filter(Q(environment__in=sees) | Q(server__environment__in=sees))
+
+
+def visible_peers(user: object) -> QuerySet[Peer]:
+    rows = Peer.objects.select_related("device__person", "server__environment", "server__status", "status")
+    return scope_of(user).of(rows.select_related("ipv4", "ipv6"), "server__environment")
+
+
+def visible_receipts(user: object) -> QuerySet[Receipt]:
+    return scope_of(user).of(Receipt.objects.select_related("server__status"), "server__environment")
+
+
+def visible_revocations(user: object) -> QuerySet[Revocation]:
+    """Those with a receipt on a server that the user sees, and the user's own."""
+    sees = scope_of(user).sees
+    rows = Revocation.objects.select_related("person")
+    if sees is None:
+        return rows
+    seen = Environment.objects.filter(pk__in=sees)
+    receipts = Receipt.objects.filter(revocation=OuterRef("pk"), server__environment__in=seen)
+    return rows.filter(Exists(receipts) | Q(revoked_by=str(user), receipts=None))

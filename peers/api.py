@@ -1,0 +1,293 @@
+"""People, devices, grants, peers and revocations over HTTP. Each write is one service."""
+
+from typing import Any
+
+import django_filters
+from django.core.exceptions import ValidationError
+from django.db.models import Prefetch, QuerySet
+from django.http import HttpRequest, HttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from fleet.models import Environment, Server
+from fleet.rest import Input, Reason, Resource, Text, Visible
+from fleet.scope import visible_environments, visible_servers
+from peers import revocation, services
+from peers.access import (
+    visible_devices,
+    visible_grants,
+    visible_peers,
+    visible_people,
+    visible_receipts,
+    visible_revocations,
+)
+from peers.models import Device, Grant, Peer, Person, Receipt, Revocation
+from peers.selectors import NotEnrolled, address_of, config_of
+
+
+class PersonSerializer(serializers.ModelSerializer[Person]):
+    class Meta:
+        model = Person
+        fields = ("id", "name", "email", "kind", "created_at")
+
+
+class PersonInput(Input):
+    name = Text()
+    email = Text(required=False, allow_blank=True)
+    kind = Text(required=False)
+
+
+class PersonViewSet(Resource[Person]):
+    serializer_class = PersonSerializer
+    filterset_fields = ("name", "email", "kind")
+
+    def get_queryset(self) -> QuerySet[Person]:
+        return visible_people(self.request.user)
+
+    @extend_schema(request=PersonInput, responses={201: PersonSerializer})
+    def create(self, request: Request) -> Response:
+        return self.shown(services.add_person(actor=self.actor, **self.given(PersonInput)), 201)
+
+    @extend_schema(request=PersonInput, responses=PersonSerializer)
+    def partial_update(self, request: Request, pk: str) -> Response:
+        person = self.get_object()
+        values = self.given(PersonInput, partial=True)
+        return self.shown(services.change_person(actor=self.actor, person=person, **values))
+
+
+class DeviceSerializer(serializers.ModelSerializer[Device]):
+    class Meta:
+        model = Device
+        fields = ("id", "person", "name", "public_key", "created_at", "revoked_at")
+
+
+class DeviceInput(Input):
+    person = Visible(Person, visible_people)
+    name = Text()
+    public_key = Text()
+
+
+class DeviceFilter(django_filters.FilterSet):
+    person = django_filters.NumberFilter(field_name="person_id")
+    public_key = django_filters.CharFilter()
+    is_revoked = django_filters.BooleanFilter(field_name="revoked_at", lookup_expr="isnull", exclude=True)
+
+
+class DeviceViewSet(Resource[Device]):
+    serializer_class = DeviceSerializer
+    filterset_class = DeviceFilter
+
+    def get_queryset(self) -> QuerySet[Device]:
+        return visible_devices(self.request.user)
+
+    @extend_schema(request=DeviceInput, responses={201: DeviceSerializer})
+    def create(self, request: Request) -> Response:
+        return self.shown(services.register_device(actor=self.actor, **self.given(DeviceInput)), 201)
+
+
+class GrantSerializer(serializers.ModelSerializer[Grant]):
+    class Meta:
+        model = Grant
+        fields = (
+            *("id", "person", "environment", "server", "networks", "began_at", "until"),
+            *("reason", "granted_by", "ended_at"),
+        )
+
+
+class GrantInput(Input):
+    person = Visible(Person, visible_people)
+    environment = Visible(Environment, visible_environments, required=False, allow_null=True)
+    server = Visible(Server, visible_servers, required=False, allow_null=True)
+    networks = serializers.ListField(child=Text(), required=False, max_length=100)
+    until = serializers.DateTimeField(required=False, allow_null=True)
+    reason = Reason()
+
+
+class ReasonInput(Input):
+    reason = Reason()
+
+
+class GrantsInput(Input):
+    grants = serializers.ListField(
+        child=serializers.IntegerField(min_value=1, max_value=2**63 - 1), allow_empty=False, max_length=1000
+    )
+    reason = Reason()
+
+
+class GrantFilter(django_filters.FilterSet):
+    person = django_filters.NumberFilter(field_name="person_id")
+    environment = django_filters.NumberFilter(field_name="environment_id")
+    server = django_filters.NumberFilter(field_name="server_id")
+    is_ended = django_filters.BooleanFilter(field_name="ended_at", lookup_expr="isnull", exclude=True)
+
+
+class GrantViewSet(Resource[Grant]):
+    serializer_class = GrantSerializer
+    filterset_class = GrantFilter
+
+    def get_queryset(self) -> QuerySet[Grant]:
+        return visible_grants(self.request.user)
+
+    @extend_schema(request=GrantInput, responses={201: GrantSerializer})
+    def create(self, request: Request) -> Response:
+        return self.shown(services.grant_access(actor=self.actor, **self.given(GrantInput)), 201)
+
+    @extend_schema(request=ReasonInput, responses=GrantSerializer)
+    @action(detail=True, methods=["post"], filterset_class=None)
+    def end(self, request: Request, pk: str) -> Response:
+        grant = self.get_object()
+        services.end_grants(actor=self.actor, grants=[grant], **self.given(ReasonInput))
+        grant.refresh_from_db()
+        return self.shown(grant)
+
+    @extend_schema(operation_id="grants_end_many", request=GrantsInput, responses=GrantSerializer(many=True))
+    @action(detail=False, methods=["post"], url_path="end", url_name="end-many", filterset_class=None)
+    def end_many(self, request: Request) -> Response:
+        values = self.given(GrantsInput)
+        chosen = self.get_queryset().filter(pk__in=values["grants"])
+        missing = set(values["grants"]) - {grant.pk for grant in chosen}
+        if missing:
+            raise ValidationError({"grants": f"There is no grant {', '.join(map(str, sorted(missing)))}."})
+        services.end_grants(actor=self.actor, grants=list(chosen), reason=values["reason"])
+        return Response(GrantSerializer(chosen.all(), many=True).data)
+
+
+class PeerSerializer(serializers.ModelSerializer[Peer]):
+    device_name = serializers.CharField(source="device.name")
+    person = serializers.IntegerField(source="device.person_id")
+    public_key = serializers.CharField(source="device.public_key")
+    server_name = serializers.CharField(source="server.name")
+    addresses = serializers.SerializerMethodField()
+    endpoint = serializers.CharField(source="status.endpoint")
+    latest_handshake_at = serializers.DateTimeField(source="status.latest_handshake_at", allow_null=True)
+    transfer_rx = serializers.IntegerField(source="status.transfer_rx")
+    transfer_tx = serializers.IntegerField(source="status.transfer_tx")
+
+    class Meta:
+        model = Peer
+        fields = (
+            *("id", "device", "device_name", "person", "public_key", "server", "server_name", "addresses"),
+            *("networks", "expires_at", "issued_at", "issued_by", "ended_at", "end", "gone_at"),
+            *("endpoint", "latest_handshake_at", "transfer_rx", "transfer_tx"),
+        )
+
+    def get_addresses(self, peer: Peer) -> list[str]:
+        return [address_of(peer.ipv4), address_of(peer.ipv6)]
+
+
+class PeerFilter(django_filters.FilterSet):
+    device = django_filters.NumberFilter(field_name="device_id")
+    person = django_filters.NumberFilter(field_name="device__person_id")
+    server = django_filters.NumberFilter(field_name="server_id")
+    is_ended = django_filters.BooleanFilter(field_name="ended_at", lookup_expr="isnull", exclude=True)
+
+
+def config_answer(peer: Peer) -> HttpResponse:
+    """The tunnel file as a download; ValidationError where there is none to give."""
+    if peer.ended_at is not None:
+        raise ValidationError({"peer": f"{peer} has ended: there is no tunnel for it any more."})
+    try:
+        text = config_of(peer).text()
+    except NotEnrolled as error:
+        raise ValidationError({"server": str(error)}) from None
+    answer = HttpResponse(text, content_type="text/plain; charset=utf-8")
+    answer["Content-Disposition"] = f'attachment; filename="{peer.server.name[:15]}.conf"'
+    answer["Cache-Control"] = "no-store"
+    return answer
+
+
+class PeerViewSet(Resource[Peer]):
+    serializer_class = PeerSerializer
+    filterset_class = PeerFilter
+
+    def get_queryset(self) -> QuerySet[Peer]:
+        return visible_peers(self.request.user)
+
+    @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
+    @action(detail=True, methods=["get"], filterset_class=None)
+    def config(self, request: HttpRequest, pk: str) -> HttpResponse:
+        return config_answer(self.get_object())
+
+
+class ReceiptSerializer(serializers.ModelSerializer[Receipt]):
+    server_name = serializers.CharField(source="server.name")
+
+    class Meta:
+        model = Receipt
+        fields = (
+            *("server", "server_name", "public_key", "confirmed_at", "generation"),
+            *("is_gone_from_kernel", "is_gone_from_disk", "is_durable", "found"),
+        )
+
+
+class RevocationSerializer(serializers.ModelSerializer[Revocation]):
+    """`state` counts every server, also those that this user does not see."""
+
+    state = serializers.SerializerMethodField()
+    pending = serializers.SerializerMethodField()
+    receipts = ReceiptSerializer(source="seen_receipts", many=True)
+
+    class Meta:
+        model = Revocation
+        fields = ("id", "label", "person", "reason", "revoked_by", "created_at", "state", "pending", "receipts")
+
+    @extend_schema(responses=serializers.ChoiceField(["pending", "confirmed"]))
+    def get_state(self, row: Revocation) -> str:
+        return "pending" if any(one.confirmed_at is None for one in row.receipts.all()) else "confirmed"
+
+    @extend_schema(responses=serializers.ListField(child=serializers.CharField()))
+    def get_pending(self, row: Revocation) -> list[str]:
+        waiting = {one.server.name for one in row.seen_receipts if one.confirmed_at is None}  # type: ignore[attr-defined]
+        return sorted(waiting)
+
+
+class RevocationInput(Input):
+    device = Visible(Device, visible_devices, required=False)
+    person = Visible(Person, visible_people, required=False)
+    public_key = Text(required=False)
+    reason = Reason()
+
+    def validate(self, values: dict[str, Any]) -> dict[str, Any]:
+        if len(values) != 2:
+            raise serializers.ValidationError("Name a device, a person or a public_key: one of them.")
+        return values
+
+
+class RevocationFilter(django_filters.FilterSet):
+    person = django_filters.NumberFilter(field_name="person_id")
+
+
+class RevocationViewSet(Resource[Revocation]):
+    serializer_class = RevocationSerializer
+    filterset_class = RevocationFilter
+
+    def get_queryset(self) -> QuerySet[Revocation]:
+        return self.with_receipts(visible_revocations(self.request.user))
+
+    def with_receipts(self, rows: QuerySet[Revocation]) -> QuerySet[Revocation]:
+        seen = visible_receipts(self.request.user)
+        return rows.prefetch_related("receipts", Prefetch("receipts", queryset=seen, to_attr="seen_receipts"))
+
+    @extend_schema(request=RevocationInput, responses={201: RevocationSerializer})
+    def create(self, request: Request) -> Response:
+        row = _revoke(self.actor, **self.given(RevocationInput))
+        return self.shown(self.with_receipts(Revocation.objects.all()).get(pk=row.pk), 201)
+
+
+def _revoke(
+    actor: Any,
+    *,
+    reason: str,
+    device: Device | None = None,
+    person: Person | None = None,
+    public_key: str = "",
+) -> Revocation:
+    if device is not None:
+        return revocation.revoke_devices(actor=actor, devices=[device], reason=reason)
+    if person is not None:
+        return revocation.revoke_person(actor=actor, person=person, reason=reason)
+    return revocation.revoke_key(actor=actor, public_key=public_key, reason=reason)
