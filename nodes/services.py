@@ -82,7 +82,7 @@ def approve_hold(*, actor: Actor, hold: Hold, reason: str) -> Hold:
         if not Hold.objects.filter(pk=hold.pk, approved_at=None).update(
             approved_at=hold.approved_at, approved_by=hold.approved_by, reason=reason
         ):
-            raise ValidationError("Somebody approved this already.")
+            raise ValidationError("Somebody approved this already.", code="taken")
         this.on(hold, changes={"approved": ["", hold.cause]})
         mark_changed(server.pk for server in servers)
         hint(DRAIN, [server.pk for server in servers])

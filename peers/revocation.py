@@ -66,7 +66,8 @@ def _environments(keys: Iterable[str]) -> list[Environment]:
 def _refuse_revoked(keys: list[str]) -> None:
     revoked = Tombstone.objects.filter(public_key__in=keys).values_list("public_key", flat=True)
     if revoked:
-        raise ValidationError({"public_key": f"Revoked already: {', '.join(revoked)}. See its receipts."})
+        message = f"Revoked already: {', '.join(revoked)}. See its receipts."
+        raise ValidationError({"public_key": ValidationError(message, code="taken")})
 
 
 def _kill(row: Revocation, keys: list[str], this: Act) -> set[int]:

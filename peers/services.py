@@ -58,11 +58,15 @@ def register_device(*, actor: Actor, person: Person, name: str, public_key: str)
 
 def _refuse_taken_key(public_key: str) -> None:
     if Tombstone.objects.filter(public_key=public_key).exists():
-        raise ValidationError({"public_key": TOMBSTONED})
+        _refuse_key(TOMBSTONED)
     if Server.objects.filter(public_key=public_key).exists():
-        raise ValidationError({"public_key": "This is a server's own key: give the key of the device."})
+        _refuse_key("This is a server's own key: give the key of the device.")
     if Device.objects.filter(public_key=public_key).exists():
-        raise ValidationError({"public_key": "Another device has this key: make a key pair for each device."})
+        _refuse_key("Another device has this key: make a key pair for each device.")
+
+
+def _refuse_key(message: str) -> None:
+    raise ValidationError({"public_key": ValidationError(message, code="taken")})
 
 
 def grant_access(
@@ -99,13 +103,15 @@ def _check_end(grant: Grant) -> None:
 def end_grants(*, actor: Actor, grants: Sequence[Grant], reason: str) -> None:
     """One act. Keys live on elsewhere; where no grant is left, peers are withdrawn. Several at once obey the brake."""
     if not grants:
-        raise ValidationError("Choose at least one grant.")
+        raise ValidationError({"grants": "Choose at least one grant."})
+    if not reason.strip():
+        raise ValidationError({"reason": "Say why this access ends."})
     require_operator(actor, *(grant.place for grant in grants))
     with act(Verb.GRANT_END, actor=actor, reason=reason) as this:
         ids = [grant.pk for grant in grants]
         ended = Grant.objects.filter(pk__in=ids, ended_at=None).update(ended_at=timezone.now())
         if ended != len(ids):
-            raise ValidationError("One of these grants has ended already: look again.")
+            raise ValidationError("One of these grants has ended already: look again.", code="taken")
         is_decided = len(people_of(grants)) == 1
         settle(people_of(grants), this=this, ending=Ending(is_decided=is_decided))
         changes = {"ended": ["", ", ".join(sorted(str(grant) for grant in grants))[:2000]]}
