@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import binascii
 import contextlib
 import fcntl
 import functools
@@ -22,7 +21,6 @@ import pwd
 import re
 import shutil
 import stat
-import struct
 import subprocess
 import sys
 import syslog
@@ -40,10 +38,11 @@ MAX_PEERS = 100_000
 MAX_SCAN = 1024 * 1024
 ROUTE_PROTOCOL = "117"
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+ENVIRONMENT["DEBIAN_FRONTEND"] = "noninteractive"
 
 Json = dict[str, Any]
 Some = TypeVar("Some")
-Range = tuple[int, int, int]
+Range = tuple[int, int, int, str]
 Stamp = tuple[int, int, int]
 
 
@@ -55,15 +54,9 @@ class Paths:
     lib: str = "/var/lib/muster"
     run: str = "/run/muster"
     wireguard: str = "/etc/wireguard"
-    boot: tuple[str, ...] = (
-        "/etc/systemd/system",
-        "/etc/systemd/network",
-        "/run/systemd/system",
-        "/etc/network",
-        "/etc/NetworkManager/system-connections",
-        "/etc/rc.local",
-        "/etc/cron.d",
-        "/var/spool/cron",
+    boot: tuple[str, ...] = tuple(
+        "/etc/systemd/system /etc/systemd/network /run/systemd/system /etc/network /etc/rc.local /etc/cron.d"
+        " /etc/NetworkManager/system-connections /var/spool/cron".split()
     )
     units: str = "/etc/systemd/system"
     sysctl: str = "/etc/sysctl.d/60-muster.conf"
@@ -110,13 +103,11 @@ KEY_TOKEN = re.compile(rb"[A-Za-z0-9+/]{43}=")
 INTERFACE_NAME = re.compile(r"[a-zA-Z0-9_=+][a-zA-Z0-9_=+.-]{0,14}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 FIELD_PRIME = 2**255 - 19
-LOW_ORDER = {
-    0,
-    1,
-    FIELD_PRIME - 1,
-    325606250916557431795983626356110631294008115727848805560023387167927233504,
-    39382357235489614581723060781553021112529911719440698176882885853963445705823,
-}
+ORDER_8 = (
+    "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+    "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+)
+LOW_ORDER = {0, 1, FIELD_PRIME - 1, *(int.from_bytes(bytes.fromhex(point), "little") for point in ORDER_8)}
 
 
 def canonical(value: object) -> str:
@@ -224,14 +215,13 @@ def parse_address(value: object, field: str) -> str:
     except ValueError:
         raise Refused("bad_request", field + ": must be address/prefix") from None
     need(str(address) == value, field, "must be canonical text, as 10.1.0.1/24")
-    need(
-        getattr(address.ip, "ipv4_mapped", None) is None and "%" not in str(value), field, "no mapped or scoped address"
-    )
+    plain = getattr(address.ip, "ipv4_mapped", None) is None and "%" not in str(value)
+    need(plain, field, "no mapped or scoped address")
     return str(value)
 
 
-def parse_network(value: object, field: str) -> tuple[str, Range]:
-    """A network in canonical text, and (version, first, last)."""
+def parse_network(value: object, field: str) -> Range:
+    """A network in canonical text as (version, first, last, text)."""
     try:
         network = ipaddress.ip_network(parse_text(value, field, 64))
     except ValueError:
@@ -239,8 +229,7 @@ def parse_network(value: object, field: str) -> tuple[str, Range]:
     need(str(network) == value and "%" not in str(value), field, "must be canonical text, as 10.1.0.7/32")
     need(getattr(network.network_address, "ipv4_mapped", None) is None, field, "no IPv4-mapped network")
     need(network.prefixlen > 0, field, "a whole address family cannot be routed to one peer")
-    first, last = int(network.network_address), int(network.broadcast_address)
-    return str(value), (network.version, first, last)
+    return network.version, int(network.network_address), int(network.broadcast_address), str(value)
 
 
 class Peer(NamedTuple):
@@ -253,10 +242,6 @@ class Peer(NamedTuple):
     ranges: tuple[Range, ...]
     line: str
 
-    def reach(self) -> list[tuple[str, Range]]:
-        """Each network with its (version, first, last)."""
-        return [(text, self.ranges[place]) for place, text in enumerate(self.networks)]
-
 
 def parse_peer(value: object) -> Peer:
     peer = fields_of(value, "peer", ("public_key", "preshared_key", "allowed_ips", "expires_at"))
@@ -265,11 +250,11 @@ def parse_peer(value: object) -> Peer:
         raw_key(preshared, "preshared_key")
     if expires_at is not None:
         parse_int(expires_at, "expires_at")
-    pairs = [parse_network(item, "allowed_ips") for item in list_of(peer["allowed_ips"], "allowed_ips", 64)]
-    order = [(reach[0], text) for text, reach in pairs]
+    items = list_of(peer["allowed_ips"], "allowed_ips", 64)
+    ranges = tuple(parse_network(item, "allowed_ips") for item in items)
+    order = [(version, text) for version, _, _, text in ranges]
     need(order == sorted(set(order)), "allowed_ips", "must be sorted by (version, text), each once")
-    networks, ranges = tuple(text for text, _ in pairs), tuple(reach for _, reach in pairs)
-    return Peer(key, preshared, networks, expires_at, ranges, canonical(peer))
+    return Peer(key, preshared, tuple(items), expires_at, ranges, canonical(peer))
 
 
 @functools.lru_cache(maxsize=2 * MAX_PEERS)
@@ -314,7 +299,7 @@ def check_overlap(peers: Iterable[Peer]) -> None:
     """Refuses two peers that would share an address."""
     ranges = sorted((reach, peer.key) for peer in peers for reach in peer.ranges)
     version, end, owner = 0, -1, ""
-    for (kind, first, last), key in ranges:
+    for (kind, first, last, _), key in ranges:
         if kind != version:
             version, end, owner = kind, -1, ""
         need(first > end or key == owner, "allowed_ips", "two peers share an address")
@@ -330,8 +315,7 @@ def parse_item(value: object) -> tuple[str, str]:
 
 def parse_interface_name(text: str) -> str:
     # wg has two names of its own, and two would meet our own files.
-    taken = ("all", "interfaces", "tombstones", "tombstones.copy")
-    if not INTERFACE_NAME.fullmatch(text) or text in taken:
+    if not INTERFACE_NAME.fullmatch(text) or text in ("all", "interfaces", "tombstones", "tombstones.copy"):
         raise argparse.ArgumentTypeError("not the name of an interface")
     return text
 
@@ -341,11 +325,10 @@ def parse_interface_name(text: str) -> str:
 
 def stamp(path: str) -> Stamp | None:
     """What tells one version of a file from the next; None where there is no file."""
-    try:
+    with contextlib.suppress(OSError):
         found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+        return found.st_ino, found.st_mtime_ns, found.st_size
+    return None
 
 
 def sync_folder(path: str) -> None:
@@ -384,7 +367,7 @@ def write_synced(path: str, data: bytes, mode: int) -> None:
 
 def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
     """Replaces a file by write, fsync, rename, fsync of the folder."""
-    partial = "%s.%d.new" % (path, os.getpid())
+    partial = path + ".new"
     try:
         write_synced(partial, data, mode)
         os.replace(partial, path)
@@ -636,15 +619,12 @@ class StateFile:
         make_private(os.path.dirname(self.folder))
         make_private(self.folder)
         if self.read().origin == "state":
-            self._keep_last()
+            partial = self.path + ".last.new"
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(partial)
+            os.link(self.path, partial)
+            os.replace(partial, self.path + ".last")
         write_atomic(self.path, state_bytes(state))
-
-    def _keep_last(self) -> None:
-        partial = self.path + ".last.new"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(partial)
-        os.link(self.path, partial)
-        os.replace(partial, self.path + ".last")
 
     def forget(self, keys: Iterable[str]) -> None:
         """Takes peers out, if the lock and the disk are to be had; the caller reads back."""
@@ -761,29 +741,12 @@ def remove_peers(name: str, keys: Sequence[str]) -> bool:
     return not any(codes)
 
 
-def purge_kernel(name: str, keys: Sequence[str], places: dict[str, list[str]] | None) -> bool:
-    """Takes keys out of each other interface that holds them; True when there was such a one."""
-    by_interface: dict[str, list[str]] = {}
-    for key, names in (places or {}).items():
-        for other in names:
-            by_interface.setdefault(other, []).append(key)
-    if places is None:
-        names = run(["wg", "show", "interfaces"], seconds=5.0).out.split()
-        by_interface = {other: list(keys) for other in names if other != name}
-    for other, held in by_interface.items():
-        remove_peers(other, held)
-    return bool(by_interface)
-
-
 class Plan(NamedTuple):
     """What has to happen to a running interface; peers that are right are not in it."""
 
     removed: list[str]
     added: list[Peer]
     updated: list[Peer]
-
-    def counts(self) -> Json:
-        return {"added": len(self.added), "removed": len(self.removed), "updated": len(self.updated)}
 
 
 def plan_kernel(live: Mapping[str, Live], wanted: Mapping[str, Peer]) -> Plan:
@@ -848,12 +811,8 @@ def conf_rows(text: str) -> Iterator[tuple[str, str, str]]:
 
 def conf_setting(text: str, name: str) -> str:
     """The last value of a setting of the interface section, or an empty text."""
-    values = [
-        row.split("#")[0].partition("=")[2].strip()
-        for current, setting, row in conf_rows(text)
-        if current == "[interface]" and setting == name
-    ]
-    return values[-1] if values else ""
+    rows = [row for current, setting, row in conf_rows(text) if current == "[interface]" and setting == name]
+    return rows[-1].split("#")[0].partition("=")[2].strip() if rows else ""
 
 
 def sealed(text: str) -> str:
@@ -955,7 +914,7 @@ def routes_wanted(interface: Interface, peers: Iterable[Peer]) -> set[str]:
     return {
         text
         for peer in peers
-        for text, (version, first, last) in peer.reach()
+        for version, first, last, text in peer.ranges
         if not any(version == kind and low <= first and last <= high for kind, low, high in own)
     }
 
@@ -991,22 +950,12 @@ def nft_table(table: str, body: str) -> bool:
 
 
 def guard_body(name: str) -> str:
-    return (
-        '  chain in { type filter hook prerouting priority -450; iifname "%s" drop; }\n'
-        '  chain out { type filter hook postrouting priority -450; oifname "%s" drop; }\n' % (name, name)
-    )
+    chain = '  chain %s { type filter hook %s priority -450; %sname "%s" drop; }\n'
+    return chain % ("in", "prerouting", "iif", name) + chain % ("out", "postrouting", "oif", name)
 
 
 def is_closed(name: str) -> bool:
     return run(["nft", "list", "table", "inet", table_name("muster_guard_", name)]).code == 0
-
-
-def close_guard(name: str) -> bool:
-    return nft_table(table_name("muster_guard_", name), guard_body(name))
-
-
-def open_guard(name: str) -> bool:
-    return nft_table(table_name("muster_guard_", name), "")
 
 
 def masquerade_body(name: str, interface: Interface) -> str:
@@ -1205,8 +1154,6 @@ class Node:
         self.told: dict[str, list[Any]] | None = None
         self.has_routes = True
 
-    # ---- what holds
-
     def summary(self) -> Json:
         """The `state` of every answer."""
         state = self.state.read()
@@ -1241,8 +1188,6 @@ class Node:
         rows += peer_drift(kernel, self.wanted(state), self.tombstones.read())
         return rows + (list(link_drift(self.name, kernel, interface_of(state.interface))) if state.interface else [])
 
-    # ---- kernel
-
     def settle(self, state: State, kernel: Kernel | None) -> tuple[Plan, Kernel]:
         """Brings the interface to the state, enforces tombstones, opens it: (what was done, what is)."""
         if kernel is None:
@@ -1253,19 +1198,15 @@ class Node:
             change_kernel(self.name, kernel.peers, plan)
             self._settle_routes(state, wanted)
         finally:
-            self._enforce(wanted)
+            # A revoke may have come while the kernel was changed: its tombstone wins.
+            buried = self.tombstones.read()
+            remove_peers(self.name, [key for key in wanted if key in buried])
         after = read_kernel(self.name)
         if after is None:
             raise Refused("kernel", "the interface went down")
         if not plan_kernel(after.peers, self.wanted(state)).removed and is_closed(self.name):
-            open_guard(self.name)
+            nft_table(table_name("muster_guard_", self.name), "")
         return plan, after
-
-    def _enforce(self, wanted: Mapping[str, Peer]) -> None:
-        """A revoke may have come while the kernel was changed: its tombstone wins."""
-        buried = self.tombstones.read()
-        late = [key for key in wanted if key in buried]
-        remove_peers(self.name, late)
 
     def _settle_routes(self, state: State, wanted: Mapping[str, Peer]) -> None:
         if not state.interface:
@@ -1276,8 +1217,6 @@ class Node:
             return
         change_routes(self.name, table if table.isdigit() else "main", routes)
         self.has_routes = bool(routes)
-
-    # ---- requests
 
     def hello(self, body: Json) -> Json:
         fields_of(body, "hello", ())
@@ -1306,12 +1245,16 @@ class Node:
         receipts = [self._receipt(key, durable, kernel, files.get(key, [])) for key in keys]
         return {"state": self.summary(), "receipts": receipts, "at": int(time.time())}
 
-    def _purge(self, keys: Sequence[str]) -> dict[str, list[str]] | None:
+    @staticmethod
+    def _purge(keys: Sequence[str]) -> dict[str, list[str]] | None:
         """Removes keys from every interface that still holds them; where they are after that."""
         places = kernel_places(set(keys))
-        if (places is None or places) and purge_kernel(self.name, keys, places):
-            places = kernel_places(set(keys))
-        return places
+        if places == {}:
+            return places
+        every = run(["wg", "show", "interfaces"], seconds=5.0).out.split()
+        for name in every if places is None else {name for names in places.values() for name in names}:
+            remove_peers(name, keys)
+        return kernel_places(set(keys))
 
     @staticmethod
     def _receipt(key: str, durable: bool, kernel: dict[str, list[str]] | None, files: list[str]) -> Json:
@@ -1343,7 +1286,7 @@ class Node:
         return {
             "result": "already" if repair else "applied",
             "withheld": withheld,
-            "changed": plan.counts(),
+            "changed": {what: len(keys) for what, keys in plan._asdict().items()},
             "drift": self.drift(self.state.read(), after),
             "state": self.summary(),
         }
@@ -1373,15 +1316,12 @@ class Node:
             lines = {key: line for key, line in asked.items() if key not in buried}
             pair = push.epoch, push.generation
             state = State(*pair, push.digest, content_digest(interface, lines), interface, lines, "state")
-            if state != before:
-                self._write(state)
+            try:
+                if state != before:
+                    self.state.write(state)
+            except OSError:
+                raise Refused("disk", "the state could not be written; only revocations were done") from None
             return repair, state, sorted(asked.keys() - lines.keys())
-
-    def _write(self, state: State) -> None:
-        try:
-            self.state.write(state)
-        except OSError:
-            raise Refused("disk", "the state could not be written; nothing but revocations was done") from None
 
     def observe(self, body: Json) -> Json:
         """What runs: all, or what changed since this session's last observe."""
@@ -1401,8 +1341,6 @@ class Node:
             "gone": [] if full else sorted(told.keys() - rows.keys()),
             "drift": self.drift(self.state.read(), kernel),
         }
-
-    # ---- boot
 
     def load(self) -> None:
         """The state into the kernel. Never fails: a failing hook would make wg-quick delete the interface."""
@@ -1430,7 +1368,7 @@ class Node:
         alarm("%s: not loaded" % self.name)
 
     def close(self) -> None:
-        if not close_guard(self.name):
+        if not nft_table(table_name("muster_guard_", self.name), guard_body(self.name)):
             alarm("%s: nft failed; the boot guard is not there" % self.name)
 
     def seal(self) -> None:
@@ -1528,18 +1466,14 @@ class Wish(NamedTuple):
     packages: bool
 
 
+# The text that every Ed25519 public key of OpenSSH begins with, then its 32 bytes.
+CONSOLE_KEY = re.compile(r"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI[A-P][A-Za-z0-9+/]{42}")
+
+
 def parse_console_key(value: object) -> str:
     """An Ed25519 public key without options or comment: it becomes part of a line of authorized_keys."""
-    text = parse_text(value, "console_key", 200)
-    kind, _, data = text.partition(" ")
-    mend = "must be 'ssh-ed25519 AAAA...' without comment"
-    try:
-        raw = base64.b64decode(data, validate=True)
-    except binascii.Error:
-        raise Refused("bad_request", "console_key: " + mend) from None
-    prefix = struct.pack(">I", 11) + b"ssh-ed25519" + struct.pack(">I", 32)
-    need(kind == "ssh-ed25519" and len(raw) == 51 and raw.startswith(prefix), "console_key", mend)
-    need(base64.b64encode(raw).decode() == data, "console_key", mend)
+    text = parse_text(value, "console_key")
+    need(CONSOLE_KEY.fullmatch(text), "console_key", "must be 'ssh-ed25519 AAAA...' without options or comment")
     return text
 
 
@@ -1561,7 +1495,7 @@ def install(node: Node, body: Json) -> Json:
     """Makes the machine a server of the Console; may be run again at any time."""
     wish = parse_wish(body)
     check_ours(node)
-    installed = install_packages(missing_tools(wish), wish.packages)
+    installed = install_packages(wish)
     install_program(node.paths)
     private = install_conf(node, wish.interface)
     install_state(node, wish)
@@ -1598,11 +1532,6 @@ TOOLS = {
 }
 
 
-def missing_tools(wish: Wish) -> list[str]:
-    tools = ["ip", "wg", "wg-quick", "nft"] + (["sudo", "visudo", "useradd"] if wish.user == "muster" else [])
-    return [tool for tool in tools if not tool_there(tool)]
-
-
 def kernel_can() -> bool:
     """Whether the kernel makes WireGuard interfaces by itself."""
     name = "muster%d" % (os.getpid() % 10**8)
@@ -1612,11 +1541,13 @@ def kernel_can() -> bool:
     return made
 
 
-def install_packages(tools: Sequence[str], allowed: bool) -> list[str]:
+def install_packages(wish: Wish) -> list[str]:
     """Puts in what is missing, by the machine's own package manager; the packages that were put in."""
-    done = put_in(tools, allowed) if tools else []
+    tools = ["ip", "wg", "wg-quick", "nft"] + (["sudo", "visudo", "useradd"] if wish.user == "muster" else [])
+    missing = [tool for tool in tools if not tool_there(tool)]
+    done = put_in(missing, wish.packages) if missing else []
     if not tool_there("wireguard-go") and not kernel_can():
-        done += put_in(["wireguard-go"], allowed)
+        done += put_in(["wireguard-go"], wish.packages)
     return done
 
 
@@ -1625,22 +1556,18 @@ def put_in(tools: Sequence[str], allowed: bool) -> list[str]:
     if not allowed or manager is None:
         raise Refused("packages", "missing: %s; put them in, or let install do it" % ", ".join(tools))
     packages = sorted({TOOLS[tool][0 if manager == "apt-get" else 1] for tool in tools})
-    words = [manager, "install", "-y", *(["--no-install-recommends"] if manager == "apt-get" else []), *packages]
-    noninteractive = ["env", "DEBIAN_FRONTEND=noninteractive"]
+    words = [manager, "install", "-y", *packages]
     if manager == "apt-get":
-        run([*noninteractive, manager, "update"], seconds=300.0)
-    ran = run([*noninteractive, *words], seconds=900.0)
-    if ran.code != 0 or not all(map(tool_there, tools)):
+        words.append("--no-install-recommends")
+        run([manager, "update"], seconds=300.0)
+    if run(words, seconds=900.0).code != 0 or not all(map(tool_there, tools)):
         raise Refused("packages", "%s could not put in: %s" % (manager, ", ".join(packages)))
     return packages
 
 
 def install_program(paths: Paths) -> None:
     """Puts this very file in its place."""
-    source = read_bytes(os.path.abspath(__file__))
-    if not os.path.exists(paths.program) or read_bytes(paths.program) != source:
-        os.makedirs(os.path.dirname(paths.program), 0o755, exist_ok=True)
-        write_atomic(paths.program, source, 0o755)
+    write_if_new(paths.program, read_text(os.path.abspath(__file__)), 0o755)
 
 
 def install_conf(node: Node, interface: Interface) -> str:
@@ -1658,10 +1585,7 @@ def install_conf(node: Node, interface: Interface) -> str:
         "PreUp = %s close %%i" % node.paths.program,
         load_hook(node),
     ]
-    text = "\n".join(rows) + "\n"
-    if read_text(node.conf) != text:
-        os.makedirs(node.paths.wireguard, 0o700, exist_ok=True)
-        write_atomic(node.conf, text.encode())
+    write_if_new(node.conf, "\n".join(rows) + "\n", 0o600)
     return private
 
 
@@ -1672,9 +1596,8 @@ def install_state(node: Node, wish: Wish) -> None:
             raise Refused("busy", "the state is being written; try again")
         state = node.state.read()
         epoch, generation = max((state.epoch, state.generation), (wish.epoch, 0))
-        digest = content_digest(wish.interface.line, state.lines)
         line = wish.interface.line
-        new = State(epoch, generation, state.pushed, digest, line, state.lines, "state")
+        new = State(epoch, generation, state.pushed, content_digest(line, state.lines), line, state.lines, "state")
         if new != state:
             node.state.write(new)
 
@@ -1703,13 +1626,10 @@ def install_sysctl(paths: Paths, interface: Interface) -> None:
         write_if_new(paths.sysctl, "\n".join(sorted(held)) + "\n", 0o644)
 
 
-def session_command(node: Node, observe_only: bool) -> str:
-    return "%s session %s%s" % (node.paths.program, "--observe " if observe_only else "", node.name)
-
-
 def install_access(node: Node, wish: Wish) -> None:
     """The Console's key, bound to this interface's session; no second line for it at the other user."""
-    command = session_command(node, wish.observe_only)
+    flag = "--observe " if wish.observe_only else ""
+    command = "%s session %s%s" % (node.paths.program, flag, node.name)
     if wish.user == "muster":
         make_user()
         allow_sudo(node, command)
@@ -1779,7 +1699,10 @@ def start_interface(node: Node) -> str:
         run(["systemctl", "enable", unit], seconds=60.0)
         code = 0 if up else run(["systemctl", "start", unit], seconds=90.0).code
     else:
-        enable_by_hand(node)
+        link = "%s/multi-user.target.wants/wg-quick@%s.service" % (node.paths.units, node.name)
+        if not os.path.lexists(link):
+            os.makedirs(os.path.dirname(link), 0o755, exist_ok=True)
+            os.symlink("/lib/systemd/system/wg-quick@.service", link)
         node.seal()
         code = 0 if up else run(["wg-quick", "up", node.name], seconds=90.0).code
     if up:
@@ -1787,14 +1710,6 @@ def start_interface(node: Node) -> str:
     if code != 0 or read_kernel(node.name) is None:
         raise Refused("kernel", "wg-quick could not open the interface; is its port or one of its addresses taken?")
     return "systemd" if systemd else "none"
-
-
-def enable_by_hand(node: Node) -> None:
-    """What `systemctl enable` would do, for the day when systemd runs."""
-    link = "%s/multi-user.target.wants/wg-quick@%s.service" % (node.paths.units, node.name)
-    if not os.path.lexists(link):
-        os.makedirs(os.path.dirname(link), 0o755, exist_ok=True)
-        os.symlink("/lib/systemd/system/wg-quick@.service", link)
 
 
 def host_keys(paths: Paths) -> list[str]:
@@ -1814,81 +1729,69 @@ def ask(node: Node, op: str, **fields: Any) -> Json:
     return answer(node, canonical({"v": PROTOCOL, "id": 1, "op": op, **fields}).encode(), False)
 
 
-def command_revoke(node: Node, given: argparse.Namespace) -> int:
-    reply = ask(node, "revoke", keys=[{"public_key": key, "reason": given.reason} for key in given.keys])
-    send(1, reply)
-    receipts = reply.get("receipts", [{}])
-    return 0 if all(row.get(part) for row in receipts for part in ("durable", "kernel", "disk")) else 1
-
-
-def command_observe(node: Node, _given: argparse.Namespace) -> int:
-    reply = ask(node, "observe", full=True)
-    send(1, reply)
-    return 0 if reply["ok"] else 1
-
-
-def command_apply(node: Node, given: argparse.Namespace) -> int:
-    data = sys.stdin.buffer.read(MAX_LINE + 2) if given.file == "-" else read_bytes(given.file)
-    reply = answer(node, data.rstrip(b"\n"), False)
-    send(1, reply)
-    return 0 if reply["ok"] else 1
-
-
-def command_install(node: Node, _given: argparse.Namespace) -> int:
+def install_reply(node: Node) -> Json:
     try:
-        reply: Json = {"ok": True, **install(node, parse_json(sys.stdin.buffer.read(MAX_LINE + 1)))}
+        return {"ok": True, **install(node, parse_json(sys.stdin.buffer.read(MAX_LINE + 1)))}
     except Refused as refused:
-        reply = failure(refused)
+        return failure(refused)
     except Exception as error:
-        reply = failure(Refused("internal", defect(error)))
+        return failure(Refused("internal", defect(error)))
+
+
+def execute(node: Node, given: argparse.Namespace) -> int:
+    """Does one command; 0 when all of it held."""
+    if given.command == "session":
+        return session(node, given.observe)
+    if given.command in BOOT:
+        BOOT[given.command](node)
+        return 0
+    if given.command == "install":
+        reply = install_reply(node)
+    elif given.command == "observe":
+        reply = ask(node, "observe", full=True)
+    elif given.command == "revoke":
+        reply = ask(node, "revoke", keys=[{"public_key": key, "reason": given.reason} for key in given.keys])
+    else:
+        data = sys.stdin.buffer.read(MAX_LINE + 2) if given.file == "-" else read_bytes(given.file)
+        reply = answer(node, data.rstrip(b"\n"), False)
     send(1, reply)
-    return 0 if reply["ok"] else 1
+    receipts = reply.get("receipts", [])
+    held = all(row[part] for row in receipts for part in ("durable", "kernel", "disk"))
+    return 0 if reply["ok"] and held else 1
 
 
-def command_boot(node: Node, given: argparse.Namespace) -> int:
-    {"load": node.load, "close": node.close, "seal": node.seal}[given.command]()
-    return 0
-
-
-def command_session(node: Node, given: argparse.Namespace) -> int:
-    return session(node, given.observe)
+BOOT: dict[str, Callable[[Node], None]] = {"load": Node.load, "close": Node.close, "seal": Node.seal}
+COMMANDS = {
+    "session": "requests on standard input, answers on standard output",
+    "revoke": "these keys never again, on this machine",
+    "observe": "what runs",
+    "apply": "one apply request",
+    "load": "at boot: the state into the kernel",
+    "close": "at boot: nothing passes until load",
+    "seal": "before boot: peers out of IFACE.conf",
+    "install": "makes this machine a server of the Console",
+}
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog="muster-node", description="Keeps a WireGuard interface's peers as the Console says."
-    )
+    about = "Keeps a WireGuard interface's peers as the Console says."
+    top = argparse.ArgumentParser(prog="muster-node", description=about)
     top.add_argument("--version", action="version", version=VERSION)
     commands = top.add_subparsers(dest="command", required=True)
-    rows: list[tuple[str, str, Callable[[Node, argparse.Namespace], int]]] = [
-        ("session", "requests on standard input, answers on standard output", command_session),
-        ("revoke", "these keys never again, on this machine", command_revoke),
-        ("observe", "what runs", command_observe),
-        ("apply", "one apply request", command_apply),
-        ("load", "at boot: the state into the kernel", command_boot),
-        ("close", "at boot: nothing passes until load", command_boot),
-        ("seal", "before boot: peers out of IFACE.conf", command_boot),
-        ("install", "makes this machine a server of the Console", command_install),
-    ]
-    for name, words, function in rows:
-        command = commands.add_parser(name, help=words)
-        command.set_defaults(function=function)
+    made = {name: commands.add_parser(name, help=words) for name, words in COMMANDS.items()}
+    for command in made.values():
         command.add_argument("interface", metavar="IFACE", type=parse_interface_name)
-        if name == "session":
-            command.add_argument("--observe", action="store_true", help="look only")
-        if name == "revoke":
-            command.add_argument("keys", metavar="KEY", nargs="+")
-            command.add_argument("--reason", required=True)
-        if name == "apply":
-            command.add_argument("file", metavar="FILE|-")
+    made["session"].add_argument("--observe", action="store_true", help="look only")
+    made["revoke"].add_argument("keys", metavar="KEY", nargs="+")
+    made["revoke"].add_argument("--reason", required=True)
+    made["apply"].add_argument("file", metavar="FILE|-")
     return top
 
 
 def main(words: Sequence[str]) -> int:
     os.umask(0o077)
     given = parser().parse_args(words)
-    function: Callable[[Node, argparse.Namespace], int] = given.function
-    return function(Node(given.interface, Paths()), given)
+    return execute(Node(given.interface, Paths()), given)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def test_an_overlap_of_ten_thousand_peers_is_found_quickly() -> None:
 
 def test_a_defect_is_told_by_type_and_line_without_a_value(held: node.Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """C11."""
-    monkeypatch.setattr(held.state, "read", lambda: {}["preshared secret"])
+    monkeypatch.setattr(held.state, "read", lambda: dict[str, str]()["preshared secret"])
     reply = node.answer(held, b'{"v":1,"id":1,"op":"hello"}', False)
     assert reply["error"]["code"] == "internal"
     assert reply["error"]["message"].startswith("KeyError at line ")
