@@ -1,4 +1,4 @@
-"""Database triggers that make the ledger append-only, put in place after each migrate (SQLite drops them when it remakes a table)."""
+"""Triggers that make the ledger append-only, put in place after each migrate (SQLite drops them with a table)."""
 
 from collections.abc import Sequence
 from typing import Any

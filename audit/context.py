@@ -19,7 +19,7 @@ class Origin:
     remote_addr: str | None = None
 
 
-_origin: ContextVar[Origin] = ContextVar("muster_origin", default=Origin())
+_origin: ContextVar[Origin] = ContextVar("muster_origin", default=Origin())  # noqa: B039 - it is frozen
 _act: ContextVar[uuid.UUID | None] = ContextVar("muster_act", default=None)
 
 

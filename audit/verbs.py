@@ -9,8 +9,8 @@ class Verb(StrEnum):
     USER_ADD = "user.add"
     ROLE_GIVE = "role.give"
     ROLE_END = "role.end"
-    TOKEN_ADD = "token.add"
-    TOKEN_REVOKE = "token.revoke"
+    TOKEN_ADD = "token.add"  # noqa: S105 - a verb
+    TOKEN_REVOKE = "token.revoke"  # noqa: S105 - a verb
     ENVIRONMENT_ADD = "environment.add"
     ENVIRONMENT_CHANGE = "environment.change"
     BASTION_ADD = "bastion.add"

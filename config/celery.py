@@ -12,7 +12,10 @@ app.conf.update(
     broker_url=settings.BROKER_URL,
     broker_connection_retry_on_startup=True,
     # A silent broker must cost a person nothing: what they did is already committed, the sweep will find it.
-    broker_transport_options={"socket_timeout": 0.2, "socket_connect_timeout": 0.2},
+    broker_transport_options={
+        **{"socket_timeout": 0.2, "socket_connect_timeout": 0.2},
+        **{"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0},
+    },
     task_publish_retry=False,
     task_ignore_result=True,
     task_acks_late=True,

@@ -1,4 +1,4 @@
-"""What the workers keep: keys they log in with, enrolments, leases, attempts, plans, and pushes that the brake holds."""
+"""What the workers keep: login keys, enrolments, leases, attempts, plans, and pushes that the brake holds."""
 
 import uuid
 

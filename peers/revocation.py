@@ -1,4 +1,4 @@
-"""Revoking: for ever, everywhere, never held up. Tombstones, receipts to be filled, and the hint, in one transaction."""
+"""Revoking: for ever, everywhere, never held up. Tombstones, receipts and hint go out in one transaction."""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,0 +1,83 @@
+"""The Console's half of the brake: pushes that remove many peers for one cause wait for a person."""
+
+import uuid
+from collections import Counter
+
+from django.db import transaction
+
+from audit.models import Event
+from audit.services import SYSTEM, act
+from audit.verbs import Verb
+from fleet.models import Server
+from nodes.models import HeldPush, Hold
+from nodes.plan import is_braked, undecided
+from nodes.state import Desired
+from peers.models import Peer
+
+UNRECORDED = "peers that the node holds and that no recorded act ended"
+
+
+def approved_acts(acts: set[uuid.UUID]) -> set[uuid.UUID]:
+    return set(Hold.objects.filter(act__in=acts).exclude(approved_at=None).values_list("act", flat=True))
+
+
+def _weigh(desired: Desired) -> tuple[Counter[uuid.UUID], int]:
+    """Undecided removals by cause, and how many peers the server may hold now."""
+    causes = undecided(desired.removals, approved_acts({removal.act for removal in desired.removals}))
+    return causes, Peer.objects.filter(server=desired.server_id, gone_at=None).count()
+
+
+def preview(desired: Desired) -> str:
+    """What `check` would say, without holding anything."""
+    causes, held = _weigh(desired)
+    if not is_braked(causes, held):
+        return ""
+    return f"{causes.total()} of {held} peers would go: {'; '.join(map(_describe, causes))}"
+
+
+def check(desired: Desired) -> str:
+    """Empty where the push may go; otherwise why it waits, with a Hold for each cause that a person must see."""
+    causes, held = _weigh(desired)
+    if not is_braked(causes, held):
+        HeldPush.objects.filter(server=desired.server_id, hold__approved_at=None).delete()
+        return ""
+    return _hold(desired.server_id, causes, held)
+
+
+def hold_unrecorded(server_id: int, digest: str, removals: int, held: int) -> str:
+    """The node's own brake found more removals than the Console knows of. Its key is what the node holds now."""
+    act_id = unrecorded_act(server_id, digest)
+    return _hold(server_id, Counter({act_id: removals}), held)
+
+
+def unrecorded_act(server_id: int, digest: str) -> uuid.UUID:
+    return uuid.uuid5(uuid.NAMESPACE_OID, f"muster:{server_id}:{digest}")
+
+
+def _hold(server_id: int, causes: Counter[uuid.UUID], held: int) -> str:
+    texts = []
+    for act_id, removals in causes.items():
+        cause = _describe(act_id)
+        texts.append(cause)
+        with transaction.atomic():
+            hold, is_new = Hold.objects.get_or_create(act=act_id, defaults={"cause": cause[:500]})
+            values = {"removals": removals, "held": held}
+            HeldPush.objects.update_or_create(hold=hold, server_id=server_id, defaults=values)
+        if is_new:
+            _record(hold, server_id, removals, held)
+    return f"{causes.total()} of {held} peers would go: {'; '.join(texts)}"
+
+
+def _record(hold: Hold, server_id: int, removals: int, held: int) -> None:
+    server = Server.objects.select_related("environment").get(pk=server_id)
+    with act(Verb.PUSH_HELD, actor=SYSTEM, reason=hold.cause) as this:
+        changes = {server.name: [f"{held} peers", f"{held - removals} peers"]}
+        this.on(hold, changes=changes, environment=server.environment.name)
+
+
+def _describe(act_id: uuid.UUID) -> str:
+    event = Event.objects.filter(act=act_id).first()
+    if event is None:
+        return UNRECORDED
+    why = f" ({event.reason})" if event.reason else ""
+    return f"{event.verb} {event.target_label} by {event.actor_label} at {event.timestamp:%Y-%m-%d %H:%M} UTC{why}"

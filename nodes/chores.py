@@ -1,0 +1,58 @@
+"""What the sweep does besides draining: ends what is over, forgets what must not stay, takes up lost hints."""
+
+import datetime as dt
+from concurrent.futures import Future
+from functools import partial
+
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from fleet.addresses import release_ranges
+from fleet.models import AddressRange
+from nodes.crew import Crew
+from nodes.enrol import run_enrolment
+from nodes.models import BootstrapLogin, Enrolment, PlanRequest, Run
+from nodes.plans import fill_plan
+from nodes.targets import make_missing_keys
+from peers.settle import expire_peers, settle_placements
+
+LOGIN_LIFE = dt.timedelta(minutes=10)
+RUNS_KEPT = dt.timedelta(days=30)
+# A running enrolment whose worker died never ends by itself.
+ENROLMENT_LIFE = dt.timedelta(minutes=15)
+
+
+def do_chores(crew: Crew) -> "list[Future[None]]":
+    """Once for the whole fleet. Returns the jobs that were taken up."""
+    expire_peers()
+    settle_placements()
+    release_rested()
+    make_missing_keys()
+    forget()
+    waiting = Enrolment.objects.filter(state=Enrolment.State.WAITING).values_list("pk", flat=True)
+    plans = PlanRequest.objects.filter(finished_at=None).values_list("pk", flat=True)
+    jobs = [crew.open(partial(run_enrolment, str(pk), crew.pool)) for pk in waiting]
+    return jobs + [crew.open(partial(fill_plan, str(pk), crew.pool)) for pk in plans]
+
+
+def release_rested() -> int:
+    """Addresses whose rest is over and whose peer was seen gone may be given to another peer."""
+    now = timezone.now()
+    resting = AddressRange.objects.filter(released_at=None).exclude(freed_at=None)
+    gone = resting.exclude(Q(peer4__gone_at=None, peer4__isnull=False) | Q(peer6__gone_at=None, peer6__isnull=False))
+    rested = [row.pk for row in gone.select_related("server__environment") if _has_rested(row, now)]
+    return release_ranges(rested, now)
+
+
+def _has_rested(row: AddressRange, now: dt.datetime) -> bool:
+    return row.freed_at is not None and row.freed_at + row.server.environment.address_rest <= now
+
+
+def forget() -> None:
+    now = timezone.now()
+    BootstrapLogin.objects.filter(created_at__lt=now - LOGIN_LIFE).delete()
+    Run.objects.filter(started_at__lt=now - RUNS_KEPT).delete()
+    with transaction.atomic():
+        stuck = Enrolment.objects.filter(state=Enrolment.State.RUNNING, created_at__lt=now - ENROLMENT_LIFE)
+        stuck.update(state=Enrolment.State.FAILED, error="The worker ended midway: enrol again.", finished_at=now)

@@ -1,0 +1,90 @@
+"""What one worker process keeps: its SSH sessions, its threads, and which servers they are busy with."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from django.db import connections
+
+from audit.context import acting_from
+from nodes.pool import SessionPool
+
+logger = logging.getLogger(__name__)
+
+THREADS = 16
+
+
+class Claims:
+    """Servers that a thread of this process is at; a second one leaves them alone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken: set[int] = set()
+
+    def take(self, server_ids: Iterable[int]) -> set[int]:
+        with self._lock:
+            ours = set(server_ids) - self._taken
+            self._taken |= ours
+            return ours
+
+    def give_back(self, server_id: int) -> None:
+        with self._lock:
+            self._taken.discard(server_id)
+
+    @contextmanager
+    def held(self, server_id: int) -> Iterator[bool]:
+        """Whether the server was free; it is this block's until its end."""
+        is_ours = bool(self.take([server_id]))
+        try:
+            yield is_ours
+        finally:
+            if is_ours:
+                self.give_back(server_id)
+
+
+class Crew:
+    """Sessions and threads of one process. Two lanes of work, so that a push never delays a revoke."""
+
+    def __init__(self, pool: SessionPool | None = None) -> None:
+        self.pool = pool or SessionPool()
+        self.revoking, self.working = Claims(), Claims()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="crew")
+        self._openers = ThreadPoolExecutor(THREADS, thread_name_prefix="opener")
+
+    def work(self, job: Callable[[], object]) -> "Future[None]":
+        return self._threads.submit(_run, job)
+
+    def open(self, job: Callable[[], object]) -> "Future[None]":
+        """For jobs that wait for a connection first: unreachable servers fill this lane and no other."""
+        return self._openers.submit(_run, job)
+
+    def close(self) -> None:
+        self._openers.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self.pool.close_all()
+
+
+def _run(job: Callable[[], object]) -> None:
+    """A job in a thread of ours: its origin is the worker, its database connections end with it."""
+    try:
+        with acting_from("task", "crew"):
+            job()
+    except Exception:
+        logger.exception("a job failed; the sweep will come back to it")
+        raise
+    finally:
+        connections.close_all()
+
+
+_crew: Crew | None = None
+_crew_lock = threading.Lock()
+
+
+def the_crew() -> Crew:
+    """The one crew of this process, made on first use."""
+    global _crew
+    with _crew_lock:
+        _crew = _crew or Crew()
+        return _crew

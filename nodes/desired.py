@@ -1,0 +1,66 @@
+"""The one place that reads the database for rendering. The generation is read first, then the rows."""
+
+from collections import defaultdict
+from collections.abc import Collection
+
+from django.conf import settings
+from django.db.models import Exists, OuterRef
+
+from fleet.models import Server
+from fleet.pools import from_hex, gateway
+from fleet.sealing import Keyring, Place
+from nodes.state import Content, Desired, InterfaceState, PeerState, Removal
+from peers.models import Peer, Receipt, Tombstone
+
+
+def desired_state(server_id: int) -> Desired:
+    """Raises Server.DoesNotExist, and SealBroken where a preshared key was tampered with (nothing is pushed then)."""
+    server = Server.objects.get(pk=server_id)
+    return Desired(
+        server_id=server.pk,
+        epoch=server.epoch,
+        generation=server.generation,
+        content=Content(interface_state(server), _peers(server.pk)),
+        removals=_removals(server.pk),
+    )
+
+
+def interface_state(server: Server) -> InterfaceState:
+    addresses = tuple(f"{gateway(pool)}/{pool.prefixlen}" for pool in (server.pool4, server.pool6))
+    return InterfaceState(addresses, server.listen_port, server.mtu, server.forward)
+
+
+def _peers(server_id: int) -> dict[str, PeerState]:
+    keyring = Keyring.read(settings.KEYRING_PEERS)
+    dead = Tombstone.objects.filter(public_key=OuterRef("device__public_key"))
+    rows = Peer.objects.filter(~Exists(dead), server=server_id, ended_at=None, device__revoked_at=None)
+    columns = ("id", "device__public_key", "preshared_key", "ipv4__first", "ipv6__first", "expires_at")
+    found = {}
+    for pk, key, sealed, four, six, expires_at in rows.values_list(*columns):
+        psk = keyring.open(sealed, Place("peers_peer", "preshared_key", str(pk)))
+        expiry = int(expires_at.timestamp()) if expires_at else None
+        found[key] = PeerState(key, psk, (f"{from_hex(four)}/32", f"{from_hex(six)}/128"), expiry)
+    return found
+
+
+def _removals(server_id: int) -> tuple[Removal, ...]:
+    rows = Peer.objects.filter(server=server_id, gone_at=None).exclude(ended_at=None)
+    return tuple(
+        Removal(peer.pk, peer.device.public_key, peer.ended_act or peer.pk, _is_decided(peer))
+        for peer in rows.select_related("device")
+    )
+
+
+def _is_decided(peer: Peer) -> bool:
+    return peer.is_decided or peer.end in {Peer.End.REVOKED, Peer.End.EXPIRED}
+
+
+def keys_to_kill(server_ids: Collection[int] | None = None) -> dict[int, list[dict[str, str]]]:
+    """Enrolled server -> the keys of its pending receipts, as a revoke request carries them; in one query."""
+    pending = Receipt.objects.filter(confirmed_at=None).exclude(server__enrolled_at=None)
+    if server_ids is not None:
+        pending = pending.filter(server__in=server_ids)
+    found: defaultdict[int, list[dict[str, str]]] = defaultdict(list)
+    for server_id, key, reason in pending.values_list("server", "public_key", "revocation__reason"):
+        found[server_id].append({"public_key": key, "reason": reason})
+    return dict(found)

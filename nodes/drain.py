@@ -1,0 +1,185 @@
+"""Due servers of a shard: revocations first, to all at once, written down in groups as the answers come."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
+
+from django.conf import settings
+from django.db.models import F, Q, QuerySet
+from django.utils import timezone
+
+from fleet.models import Server
+from nodes import observe, status
+from nodes.crew import Crew
+from nodes.desired import keys_to_kill
+from nodes.faults import TransportError
+from nodes.lanes import Answer, Lane, collect
+from nodes.observe import Nonsense
+from nodes.pool import Session
+from nodes.reconcile import Outcome, reconcile, session_to, told
+from nodes.status import Confirmation
+
+REVOKE_TIMEOUT = 2.0
+Kills = list[dict[str, str]]
+
+
+def of_shard(shard: int) -> QuerySet[Server]:
+    ids = [pk for pk in Server.objects.values_list("pk", flat=True) if pk % settings.SHARDS == shard]
+    return Server.objects.filter(pk__in=ids).exclude(enrolled_at=None)
+
+
+def drain_revocations(shard: int, crew: Crew) -> "list[Future[None]]":
+    """Sends every pending revocation of the shard to its servers. Returns the jobs of servers without a session."""
+    due = {pk: keys for pk, keys in keys_to_kill().items() if pk % settings.SHARDS == shard}
+    ours = crew.revoking.take(due)
+    sessions = {pk: session for pk in ours if (session := crew.pool.get(pk)) is not None}
+    jobs = [_open_and_revoke(pk, due[pk], crew) for pk in sorted(ours - set(sessions)) if _may_try(pk, crew)]
+    _revoke_all(sessions, due, crew)
+    return jobs
+
+
+def _may_try(server_id: int, crew: Crew) -> bool:
+    """A server that did not answer is tried again after its backoff, which is five seconds at most."""
+    is_due = not Server.objects.filter(pk=server_id, status__next_attempt_at__gt=timezone.now()).exists()
+    if not is_due:
+        crew.revoking.give_back(server_id)
+    return is_due
+
+
+def _revoke_all(sessions: dict[int, Session], due: dict[int, Kills], crew: Crew) -> None:
+    """Sends to all, then collects in the order of arrival; each server is free again once it is written down."""
+    asked: dict[Lane, int] = {}
+    owner = {session.revoke: pk for pk, session in sessions.items()}
+    for lane, pk in owner.items():
+        try:
+            asked[lane] = lane.send("revoke", keys=due[pk])
+        except TransportError as error:
+            _give_up(pk, error, crew)
+    arriving = collect(asked, timeout=REVOKE_TIMEOUT)
+    for group in _groups(arriving, len(asked)):
+        answers = [(owner[lane], outcome) for lane, outcome in group]
+        _write_down(answers, due, crew)
+
+
+def _groups(
+    arriving: Iterator[tuple[Lane, Answer | TransportError]], count: int
+) -> Iterator[list[tuple[Lane, Answer | TransportError]]]:
+    """Answers in groups: a transaction for each would cost more than the answers themselves."""
+    size = max(1, count // 2)
+    group = []
+    for item in arriving:
+        group.append(item)
+        if len(group) >= size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _write_down(answers: Sequence[tuple[int, Answer | TransportError]], due: dict[int, Kills], crew: Crew) -> None:
+    confirmations = []
+    for pk, outcome in answers:
+        if isinstance(outcome, TransportError):
+            _give_up(pk, outcome, crew)
+            continue
+        found = _confirmation(pk, outcome, due[pk])
+        if found is not None:
+            confirmations.append(found)
+    status.confirm(confirmations)
+    for pk, _ in answers:
+        crew.revoking.give_back(pk)
+
+
+def _confirmation(server_id: int, answer: Answer, keys: Kills) -> Confirmation | None:
+    try:
+        seen = observe.receipts(answer.body, {key["public_key"] for key in keys})
+        return Confirmation(server_id, observe.node_state(answer.body), seen)
+    except Nonsense as error:
+        status.record_failure(server_id, reason="Nonsense", message=str(error), is_reachable=True)
+        return None
+
+
+def _give_up(server_id: int, error: TransportError, crew: Crew) -> None:
+    """This server stays pending, with the reason on its page; a new connection is tried when it is due."""
+    crew.pool.drop(server_id)
+    status.record_failure(server_id, reason=type(error).__name__, message=str(error))
+    crew.revoking.give_back(server_id)
+
+
+def _open_and_revoke(server_id: int, keys: Kills, crew: Crew) -> "Future[None]":
+    def attempt() -> Outcome:
+        session = session_to(server_id, crew.pool)
+        answer = session.revoke.call("revoke", timeout=REVOKE_TIMEOUT, keys=keys)
+        found = _confirmation(server_id, answer, keys)
+        status.confirm([found] if found else [])
+        return Outcome("revoked")
+
+    def job() -> None:
+        try:
+            outcome = told(server_id, attempt)
+        finally:
+            crew.revoking.give_back(server_id)
+        if outcome.result == "revoked":
+            _reconcile_one(server_id, crew)
+
+    return crew.open(job)
+
+
+def drain(shard: int, crew: Crew) -> "list[Future[None]]":
+    """Revocations, then every server of the shard whose desired state is newer than what was observed."""
+    jobs = drain_revocations(shard, crew)
+    return jobs + [_reconcile_soon(pk, crew) for pk in due_servers(shard)]
+
+
+def due_servers(shard: int) -> list[int]:
+    behind = Q(status__observed_epoch__lt=F("epoch")) | Q(status__observed_generation__lt=F("generation"))
+    ready = Q(status__next_attempt_at=None) | Q(status__next_attempt_at__lte=timezone.now())
+    found = of_shard(shard).filter(behind, ready, is_observe_only=False)
+    return list(found.values_list("pk", flat=True))
+
+
+def _reconcile_soon(server_id: int, crew: Crew) -> "Future[None]":
+    lane = crew.work if crew.pool.get(server_id) else crew.open
+    return lane(lambda: _reconcile_one(server_id, crew))
+
+
+def _reconcile_one(server_id: int, crew: Crew) -> None:
+    """Again as long as the desired state moved on meanwhile and the node followed."""
+    with crew.working.held(server_id) as is_ours:
+        while is_ours and reconcile(server_id, crew.pool).result in {"applied", "already"} and _is_behind(server_id):
+            pass
+
+
+def _is_behind(server_id: int) -> bool:
+    behind = Q(status__observed_generation__lt=F("generation")) | Q(status__observed_epoch__lt=F("epoch"))
+    return Server.objects.filter(behind, pk=server_id).exists()
+
+
+def poll(shard: int, crew: Crew) -> "list[Future[None]]":
+    """Ask every server of the shard what it holds, and hand it tombstones that it has not had."""
+    return [crew.open(lambda pk=pk: _poll_one(pk, crew)) for pk in of_shard(shard).values_list("pk", flat=True)]  # type: ignore[misc]
+
+
+def _poll_one(server_id: int, crew: Crew) -> None:
+    with crew.working.held(server_id) as is_ours:
+        if is_ours:
+            told(server_id, lambda: _observe(server_id, crew))
+
+
+def _observe(server_id: int, crew: Crew) -> Outcome:
+    session = session_to(server_id, crew.pool)
+    try:
+        answer = session.work.call("observe", timeout=10.0, full=False)
+    except TransportError:
+        crew.pool.drop(server_id)
+        raise
+    seen = observe.peers(answer.body, 100_000)
+    state = observe.node_state(answer.body)
+    status.record_observation(server_id, state, seen, observe.drift(answer.body), "")
+    return Outcome("observed", f"{len(seen)} peers changed")
+
+
+def finish(jobs: "Sequence[Future[None]]") -> None:
+    """Waits for jobs; for the command line and tests, which want to see the end."""
+    wait(jobs)
+    for job in jobs:
+        job.result()

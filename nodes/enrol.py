@@ -1,0 +1,131 @@
+"""Makes a machine a Server of the fleet: one login used once, our script, its own keys, our pinned way in."""
+
+import json
+from pathlib import Path
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from audit.services import SYSTEM, act
+from audit.verbs import Verb
+from fleet.changes import mark_changed
+from fleet.models import Server, ServerStatus
+from fleet.sealing import SealBroken, open_box
+from nodes import render
+from nodes.bootstrap import InstallResult, Login, install_node
+from nodes.desired import interface_state
+from nodes.faults import TransportError
+from nodes.models import BootstrapLogin, Credential, Enrolment
+from nodes.pool import SessionPool
+from nodes.reconcile import session_to
+from nodes.services import login_place
+from nodes.targets import NotReady, jump_of, new_credential
+from peers.keys import BadKey, parse_public_key
+from peers.models import Device
+
+SCRIPT = Path(__file__).parent / "script" / "muster_node.py"
+PROGRESS_LIMIT = 8000
+
+
+class EnrolmentFailed(Exception):
+    """The machine answered what no server of a fleet may; the message says what to do."""
+
+
+def run_enrolment(enrolment_id: str, pool: SessionPool) -> None:
+    """Carries out an enrolment that waits, once; its row tells how it went."""
+    claimed = Enrolment.objects.filter(pk=enrolment_id, state=Enrolment.State.WAITING)
+    if not claimed.update(state=Enrolment.State.RUNNING):
+        return
+    enrolment = Enrolment.objects.select_related("server__environment", "server__bastion").get(pk=enrolment_id)
+    try:
+        login = _use_login(enrolment)
+        credential = new_credential(server=enrolment.server)
+        _accept(enrolment, _install(enrolment, login, credential), credential)
+        _prove(enrolment.server, pool)
+    except (TransportError, NotReady, EnrolmentFailed, SealBroken) as error:
+        _fail(enrolment, str(error))
+        return
+    _finish(enrolment)
+
+
+def _use_login(enrolment: Enrolment) -> Login:
+    """The one-time login; its row is gone before it is used."""
+    with transaction.atomic():
+        row = BootstrapLogin.objects.select_for_update().filter(enrolment=enrolment).first()
+        if row is None:
+            raise EnrolmentFailed("The login was kept for ten minutes and is gone: ask for the enrolment again.")
+        boxed = row.boxed
+        row.delete()
+    return Login(**json.loads(open_box(boxed, login_place(enrolment), settings.KEYRING_NODES)))
+
+
+def _install(enrolment: Enrolment, login: Login, credential: Credential) -> InstallResult:
+    server = enrolment.server
+    return install_node(
+        host=server.host,
+        port=server.ssh_port,
+        login=login,
+        host_key=enrolment.confirmed_host_key,
+        jump=jump_of(server),
+        script=SCRIPT.read_bytes(),
+        interface=server.interface,
+        request={
+            "interface": render.interface_fields(interface_state(server)),
+            "console_key": " ".join(credential.public_key.split()[:2]),
+            "user": server.ssh_user,
+            "epoch": server.epoch,
+            "observe_only": server.is_observe_only,
+            "packages": True,
+        },
+        progress=lambda line: _note(enrolment, line),
+    )
+
+
+def _note(enrolment: Enrolment, line: str) -> None:
+    enrolment.progress = (enrolment.progress + line + "\n")[-PROGRESS_LIMIT:]
+    enrolment.save(update_fields=["progress"])
+
+
+def _accept(enrolment: Enrolment, result: InstallResult, credential: Credential) -> None:
+    """What the machine said of itself becomes the Server's: pinned host key, public key, the Console's key."""
+    server = enrolment.server
+    public_key = _public_key(result)
+    with act(Verb.SERVER_ENROLLED, actor=SYSTEM, reason=f"asked by {enrolment.requested_by}") as this:
+        if Device.objects.filter(public_key=public_key).exists():
+            raise EnrolmentFailed("The server's key is a device's key: delete it on the machine, then enrol again.")
+        server.public_key, server.host_key = public_key, result.host_key
+        server.ssh_public_key, server.enrolled_at = credential.public_key, timezone.now()
+        server.save(update_fields=["public_key", "host_key", "ssh_public_key", "enrolled_at"])
+        # A machine that was set up anew holds nothing of what was confirmed before.
+        ServerStatus.objects.filter(server=server).update(
+            observed_generation=0, observed_epoch=0, observed_digest="", tombstone_cursor=0
+        )
+        mark_changed([server.pk])
+        changes = {"public_key": ["", public_key], "host_key": ["", result.host_key]}
+        this.on(server, changes=changes, environment=server.environment.name)
+
+
+def _public_key(result: InstallResult) -> str:
+    try:
+        return parse_public_key(str(result.answer.get("public_key", "")))
+    except BadKey as error:
+        raise EnrolmentFailed(f"The machine gave no usable public key. {error}") from None
+
+
+def _prove(server: Server, pool: SessionPool) -> None:
+    """Log in as the Console will from now on; nothing is called enrolled that we cannot reach so."""
+    pool.drop(server.pk)
+    session_to(server.pk, pool).work.call("hello", timeout=10.0)
+
+
+def _fail(enrolment: Enrolment, message: str) -> None:
+    with act(Verb.SERVER_ENROL_FAILED, actor=SYSTEM, reason=message) as this:
+        Enrolment.objects.filter(pk=enrolment.pk).update(
+            state=Enrolment.State.FAILED, error=message, finished_at=timezone.now()
+        )
+        this.on(enrolment.server, changes={}, environment=enrolment.server.environment.name)
+
+
+def _finish(enrolment: Enrolment) -> None:
+    Enrolment.objects.filter(pk=enrolment.pk).update(state=Enrolment.State.DONE, finished_at=timezone.now())

@@ -1,0 +1,130 @@
+"""A node's answers to frozen values; pure and strict, since a node may be compromised."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+DRIFT_LIMIT = 1000
+TEXT_LIMIT = 300
+
+
+class Nonsense(ValueError):
+    """The answer is not what the protocol says; nothing of it is kept."""
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """What the node says it holds. `digest` is that of its content now, `pushed_digest` that of the last push."""
+
+    epoch: int
+    generation: int
+    digest: str
+    pushed_digest: str
+
+
+@dataclass(frozen=True)
+class ReceiptSeen:
+    public_key: str
+    durable: bool
+    kernel: bool
+    disk: bool
+    found: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PeerSeen:
+    """`latest_handshake` in seconds since 1970, 0 for never; transfer in bytes."""
+
+    public_key: str
+    endpoint: str
+    latest_handshake: int
+    transfer_rx: int
+    transfer_tx: int
+
+
+@dataclass(frozen=True)
+class DriftSeen:
+    public_key: str
+    what: str
+    detail: str
+
+
+def number(body: Mapping[str, object], name: str, high: int = 2**62) -> int:
+    value = body.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= high:
+        raise Nonsense(f"{name} is not a number from 0 to {high}")
+    return value
+
+
+def text(value: object, limit: int = TEXT_LIMIT) -> str:
+    """One line, without control characters."""
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > 65536:
+        raise Nonsense("a text is not a text")
+    return "".join(c if c.isprintable() else "?" for c in value)[:limit]
+
+
+def rows(body: Mapping[str, object], name: str, limit: int) -> list[object]:
+    value = body.get(name, [])
+    if not isinstance(value, list) or len(value) > limit:
+        raise Nonsense(f"{name} is not a list of at most {limit}")
+    return value
+
+
+def mapping(value: object) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise Nonsense("an entry is not an object")
+    return value
+
+
+def node_state(body: Mapping[str, object]) -> NodeState:
+    state = mapping(body.get("state"))
+    return NodeState(
+        number(state, "epoch", 2**31 - 1),
+        number(state, "generation"),
+        text(state.get("digest"), 64),
+        text(state.get("pushed_digest"), 64),
+    )
+
+
+def receipts(body: Mapping[str, object], asked: set[str]) -> list[ReceiptSeen]:
+    """One for each key that was asked, and for no other."""
+    found = [_receipt(mapping(row)) for row in rows(body, "receipts", len(asked))]
+    if {receipt.public_key for receipt in found} != asked:
+        raise Nonsense("the receipts are not for the keys that were asked")
+    return found
+
+
+def _receipt(row: Mapping[str, object]) -> ReceiptSeen:
+    return ReceiptSeen(
+        text(row.get("public_key"), 44),
+        row.get("durable") is True,
+        row.get("kernel") is True,
+        row.get("disk") is True,
+        tuple(text(place) for place in rows(row, "found", 100)),
+    )
+
+
+def peers(body: Mapping[str, object], limit: int) -> list[PeerSeen]:
+    return [_peer(row) for row in rows(body, "peers", limit)]
+
+
+def _peer(row: object) -> PeerSeen:
+    if not isinstance(row, list) or len(row) != 5:
+        raise Nonsense("a peer is not [key, endpoint, handshake, rx, tx]")
+    key, endpoint, *numbers = row
+    named = dict(zip(("handshake", "rx", "tx"), numbers, strict=True))
+    return PeerSeen(
+        text(key, 44),
+        text(endpoint, 60),
+        number(named, "handshake", 2**33),
+        number(named, "rx"),
+        number(named, "tx"),
+    )
+
+
+def drift(body: Mapping[str, object]) -> list[DriftSeen]:
+    found = [mapping(row) for row in rows(body, "drift", 100_000)[:DRIFT_LIMIT]]
+    return [
+        DriftSeen(text(row.get("public_key"), 44), text(row.get("what"), 40), text(row.get("detail"))) for row in found
+    ]

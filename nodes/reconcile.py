@@ -1,0 +1,172 @@
+"""One reconcile for button, drain, sweep and command line: read desired, check the brake, push, write down."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fleet.models import Server, ServerStatus
+from fleet.sealing import SealBroken
+from nodes import brake, observe, render, status
+from nodes.desired import desired_state
+from nodes.faults import NodeRefused, TransportError
+from nodes.lanes import Answer
+from nodes.lease import lease
+from nodes.models import Run
+from nodes.observe import Nonsense
+from nodes.pool import Base, Session, SessionPool
+from nodes.state import Desired, Plan
+from nodes.targets import NotReady, target_of
+from peers.models import Tombstone
+
+DELTA_TIMEOUT = 2.0
+WHOLE_TIMEOUT = 60.0
+NO_PLAN = Plan()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one attempt ended; `result` is a value of Run.Outcome, or "busy" where another has the server."""
+
+    result: str
+    detail: str = ""
+    plan: Plan = NO_PLAN
+
+
+def reconcile(server_id: int, pool: SessionPool) -> Outcome:
+    """Bring one server to what is desired now. Faults become conditions on the server; nothing is raised for them."""
+    with lease(server_id) as is_ours:
+        if not is_ours:
+            return Outcome("busy", "another worker has this server")
+        began = time.monotonic()
+        desired = desired_state(server_id)
+        outcome = told(server_id, lambda: _push(desired, pool))
+        _write_run(desired, outcome, time.monotonic() - began)
+    return outcome
+
+
+def session_to(server_id: int, pool: SessionPool) -> Session:
+    server = Server.objects.select_related("bastion").get(pk=server_id)
+    return pool.open(server.pk, target_of(server), server.interface)
+
+
+def told(server_id: int, attempt: Callable[[], Outcome]) -> Outcome:
+    """The one place where what goes wrong with a server becomes a condition on it."""
+    try:
+        return attempt()
+    except NodeRefused as error:
+        status.record_failure(server_id, reason=error.code, message=str(error), is_reachable=True)
+        detail = str(error)
+    except TransportError as error:
+        status.record_failure(server_id, reason=type(error).__name__, message=str(error))
+        detail = str(error)
+    except (NotReady, SealBroken, Nonsense) as error:
+        status.record_failure(server_id, reason=type(error).__name__, message=str(error), is_reachable=True)
+        detail = str(error)
+    return Outcome(Run.Outcome.FAILED, detail)
+
+
+def _push(desired: Desired, pool: SessionPool) -> Outcome:
+    held = brake.check(desired)
+    if held:
+        status.record_held(desired.server_id, held)
+        return Outcome(Run.Outcome.HELD, held)
+    session = session_to(desired.server_id, pool)
+    try:
+        answer = _apply(desired, session)
+    except NodeRefused as error:
+        if error.code != "brake":
+            raise
+        return _held_by_node(desired, error)
+    except TransportError:
+        pool.drop(desired.server_id)
+        raise
+    return _applied(desired, session, answer)
+
+
+def _apply(desired: Desired, session: Session) -> Answer:
+    """A delta where we know what the node holds; the whole where we do not, or where it holds something else."""
+    envelope = _envelope(desired)
+    base = session.base
+    if base is not None:
+        try:
+            body = render.delta(desired.content, base.digest, base.lines)
+            return session.work.call("apply", timeout=DELTA_TIMEOUT, **envelope, **body)
+        except NodeRefused as error:
+            if error.code != "base":
+                raise
+            session.base = None
+    return session.work.call("apply", timeout=WHOLE_TIMEOUT, **envelope, **render.whole(desired.content))
+
+
+def _envelope(desired: Desired) -> dict[str, object]:
+    """Removals that reach this point were decided or approved: the node is told their keys, so that its brake,
+    which knows neither people nor causes, lets these and no others pass."""
+    approved = _is_approved_by_hand(desired)
+    return {
+        "epoch": desired.epoch,
+        "generation": desired.generation,
+        "digest": render.digest(desired.content),
+        "tombstones": _tombstones_for(desired.server_id),
+        "decided": sorted({removal.public_key for removal in desired.removals} - set(desired.content.peers)),
+        "approved": approved,
+    }
+
+
+def _is_approved_by_hand(desired: Desired) -> bool:
+    """Whether somebody approved that peers of no recorded cause go, given what the node held when it was asked."""
+    seen = ServerStatus.objects.values_list("observed_digest", flat=True).get(server=desired.server_id)
+    return bool(brake.approved_acts({brake.unrecorded_act(desired.server_id, seen)}))
+
+
+def _tombstones_for(server_id: int) -> list[dict[str, str]]:
+    """What the cursor has not covered. Peers of these keys never were on this server, or a receipt is pending."""
+    cursor = ServerStatus.objects.values_list("tombstone_cursor", flat=True).get(server=server_id)
+    rows = Tombstone.objects.filter(pk__gt=cursor).order_by("pk")[:1000]
+    return [
+        {"public_key": key, "reason": reason} for key, reason in rows.values_list("public_key", "revocation__reason")
+    ]
+
+
+def _held_by_node(desired: Desired, error: NodeRefused) -> Outcome:
+    state = observe.node_state(error.body)
+    removals = observe.number(error.body, "removals", 1_000_000)
+    held = observe.number(observe.mapping(error.body["state"]), "peers", 1_000_000)
+    status.note_digest(desired.server_id, state.digest)
+    message = brake.hold_unrecorded(desired.server_id, state.digest, removals, held)
+    status.record_held(desired.server_id, message)
+    return Outcome(Run.Outcome.HELD, message)
+
+
+def _applied(desired: Desired, session: Session, answer: Answer) -> Outcome:
+    state = observe.node_state(answer.body)
+    withheld = [observe.text(key, 44) for key in observe.rows(answer.body, "withheld", 100_000)]
+    drift = observe.drift(answer.body)
+    is_exact = state.digest == render.digest(desired.content)
+    session.base = Base(state.digest, render.fingerprints(desired.content)) if is_exact else None
+    status.record_applied(desired, state, withheld, drift)
+    changed = observe.mapping(answer.body.get("changed", {}))
+    detail = ", ".join(f"{name} {observe.number(changed, name)}" for name in sorted(changed))
+    return Outcome(observe.text(answer.body.get("result"), 8), detail)
+
+
+def _write_run(desired: Desired, outcome: Outcome, seconds: float) -> None:
+    Run.objects.create(
+        server_id=desired.server_id,
+        epoch=desired.epoch,
+        generation=desired.generation,
+        outcome=outcome.result,
+        detail=outcome.detail[:500],
+        seconds=round(seconds, 4),
+    )
+
+
+def plan(server_id: int, pool: SessionPool) -> Outcome:
+    """The dry run: the node says what this push would change, and changes nothing."""
+    desired = desired_state(server_id)
+    session = session_to(server_id, pool)
+    body = {**_envelope(desired), **render.whole(desired.content), "dry_run": True}
+    answer = session.work.call("apply", timeout=WHOLE_TIMEOUT, **body)
+    would = observe.mapping(answer.body.get("would"))
+    lists = {name: observe.rows(would, name, 1_000_000) for name in ("add", "remove", "update")}
+    found = Plan(**{name: tuple(observe.text(key, 44) for key in keys) for name, keys in lists.items()})
+    return Outcome("planned", brake.preview(desired), found)

@@ -1,0 +1,207 @@
+"""The only writer of ServerStatus, PeerStatus and receipts: what was seen, never what was hoped."""
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+from django.db import transaction
+from django.utils import timezone
+
+from audit.services import SYSTEM, act, record_alone
+from audit.verbs import Verb
+from fleet import conditions
+from fleet.conditions import Type
+from fleet.models import Server, ServerStatus
+from nodes.observe import DriftSeen, NodeState, PeerSeen, ReceiptSeen
+from nodes.state import Desired
+from peers.models import Peer, PeerStatus, Receipt, Revocation
+
+MAX_BACKOFF = 5.0
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What one server answered to one revoke."""
+
+    server_id: int
+    state: NodeState
+    receipts: Sequence[ReceiptSeen]
+
+
+def confirm(group: Sequence[Confirmation]) -> int:
+    """Writes a group of answers in one transaction. How many receipts became proof."""
+    now = timezone.now()
+    seen = {(c.server_id, r.public_key): (c, r) for c in group for r in c.receipts}
+    with transaction.atomic():
+        pending = Receipt.objects.filter(
+            confirmed_at=None, server__in={c.server_id for c in group}, public_key__in={key for _, key in seen}
+        ).select_related("server")
+        rows = [row for row in pending if (row.server_id, row.public_key) in seen]
+        for row in rows:
+            _fill(row, *seen[row.server_id, row.public_key], now)
+        fields = ["confirmed_at", "is_gone_from_kernel", "is_gone_from_disk", "is_durable", "generation", "found"]
+        Receipt.objects.bulk_update(rows, fields)
+        proven = [row for row in rows if row.confirmed_at]
+        _mark_gone(proven, now)
+        _record_proof(proven)
+        _mark_reachable([c.server_id for c in group], now)
+    return len(proven)
+
+
+def _fill(row: Receipt, answer: Confirmation, receipt: ReceiptSeen, now: dt.datetime) -> None:
+    row.is_gone_from_kernel, row.is_gone_from_disk = receipt.kernel, receipt.disk
+    row.is_durable, row.found = receipt.durable, list(receipt.found)
+    row.generation = answer.state.generation
+    if receipt.kernel and receipt.disk and receipt.durable:
+        row.confirmed_at = now
+
+
+def _mark_gone(proven: list[Receipt], now: dt.datetime) -> None:
+    by_key: defaultdict[str, list[int]] = defaultdict(list)
+    for row in proven:
+        by_key[row.public_key].append(row.server_id)
+    for key, servers in by_key.items():
+        gone = Peer.objects.filter(device__public_key=key, server__in=servers, gone_at=None)
+        gone.exclude(ended_at=None).update(gone_at=now)
+
+
+def _record_proof(proven: list[Receipt]) -> None:
+    by_revocation: defaultdict[Revocation, list[Receipt]] = defaultdict(list)
+    revocations = Revocation.objects.in_bulk({row.revocation_id for row in proven})
+    for row in proven:
+        by_revocation[revocations[row.revocation_id]].append(row)
+    for revocation, rows in by_revocation.items():
+        changes = {
+            row.server.name: ["pending", f"gone from kernel and disk at generation {row.generation}"] for row in rows
+        }
+        with act(Verb.REVOKE_CONFIRMED, actor=SYSTEM) as this:
+            this.on(revocation, changes=changes)
+
+
+def _mark_reachable(server_ids: Iterable[int], now: dt.datetime) -> None:
+    """Clears a failure where there was one; most of the time that is none, and nothing is written."""
+    for status in ServerStatus.objects.filter(server__in=list(server_ids)):
+        if status.failures or not _holds(status, Type.REACHABLE):
+            _set(status, Type.REACHABLE, status=True, reason="Answered", message="", now=now)
+            status.failures, status.next_attempt_at = 0, None
+            status.save(update_fields=["conditions", "failures", "next_attempt_at"])
+
+
+def _holds(status: ServerStatus, type: Type) -> bool:
+    condition = conditions.read(status.conditions, type)
+    return condition is not None and condition.status
+
+
+def _set(row: ServerStatus, type: Type, *, status: bool, reason: str, message: str, now: dt.datetime) -> None:
+    row.conditions = conditions.update(row.conditions, type, status=status, reason=reason, message=message, now=now)
+
+
+def record_applied(desired: Desired, state: NodeState, withheld: Sequence[str], drift: Sequence[DriftSeen]) -> None:
+    """The node took this generation and read it back. What it withheld or still sees as drift stays to be repaired."""
+    now = timezone.now()
+    ending = [
+        removal.peer_id for removal in desired.removals if removal.public_key not in {d.public_key for d in drift}
+    ]
+    in_sync = not withheld and not drift
+    with transaction.atomic():
+        status = _lock(desired.server_id)
+        status.observed_epoch, status.observed_generation = desired.epoch, desired.generation
+        status.observed_digest, status.observed_at = state.digest, now
+        status.failures, status.next_attempt_at = 0, None
+        status.drift = [asdict(item) for item in drift]
+        _set(status, Type.REACHABLE, status=True, reason="Answered", message="", now=now)
+        reason, message = ("InSync", "") if in_sync else _why_not(withheld, drift)
+        _set(status, Type.IN_SYNC, status=in_sync, reason=reason, message=message, now=now)
+        _set(status, Type.HELD, status=False, reason="Pushed", message="", now=now)
+        status.save()
+        Peer.objects.filter(pk__in=ending, gone_at=None).update(gone_at=now)
+
+
+def _why_not(withheld: Sequence[str], drift: Sequence[DriftSeen]) -> tuple[str, str]:
+    if withheld:
+        return "Tombstoned", f"The node refuses {len(withheld)} peer(s) whose keys are tombstoned there."
+    kinds = ", ".join(sorted({item.what for item in drift}))
+    return "Drifted", f"{len(drift)} difference(s) remain on the server: {kinds}."
+
+
+def _lock(server_id: int) -> ServerStatus:
+    return ServerStatus.objects.select_for_update().get(server=server_id)
+
+
+def record_failure(server_id: int, *, reason: str, message: str, is_reachable: bool = False) -> None:
+    """A condition with reason and time, and when to try again; never later than in five seconds."""
+    now = timezone.now()
+    with transaction.atomic():
+        status = _lock(server_id)
+        status.failures += 1
+        backoff = min(MAX_BACKOFF, 0.25 * 2 ** min(status.failures, 10))
+        status.next_attempt_at = now + dt.timedelta(seconds=backoff)
+        type = Type.IN_SYNC if is_reachable else Type.REACHABLE
+        was = conditions.read(status.conditions, type)
+        _set(status, type, status=False, reason=reason, message=message, now=now)
+        status.save(update_fields=["failures", "next_attempt_at", "conditions"])
+    if reason == "HostKeyMismatch" and (was is None or was.reason != reason):
+        record_alone(Verb.IDENTITY_CHANGED, Server.objects.get(pk=server_id), reason=message)
+
+
+def note_digest(server_id: int, digest: str) -> None:
+    """What the node holds, where it took nothing."""
+    ServerStatus.objects.filter(server=server_id).update(observed_digest=digest)
+
+
+def record_held(server_id: int, message: str) -> None:
+    now = timezone.now()
+    with transaction.atomic():
+        status = _lock(server_id)
+        _set(status, Type.HELD, status=True, reason="Brake", message=message, now=now)
+        _set(status, Type.IN_SYNC, status=False, reason="Held", message=message, now=now)
+        status.save(update_fields=["conditions"])
+
+
+def record_observation(
+    server_id: int, state: NodeState, seen: Sequence[PeerSeen], drift: Sequence[DriftSeen], version: str
+) -> None:
+    """What a poll found. Any difference lowers observed_generation, so that the next sweep repairs it."""
+    now = timezone.now()
+    with transaction.atomic():
+        status = _lock(server_id)
+        had_drift = bool(status.drift)
+        status.observed_at, status.failures, status.next_attempt_at = now, 0, None
+        status.drift = [asdict(item) for item in drift]
+        status.node_version = version or status.node_version
+        _set(status, Type.REACHABLE, status=True, reason="Answered", message="", now=now)
+        if drift or _differs(status, state):
+            status.observed_generation = min(state.generation, max(status.observed_generation - 1, 0))
+            _set(status, Type.IN_SYNC, status=False, reason="Drifted", message=_why_not([], drift)[1], now=now)
+        status.save()
+    if drift and not had_drift:
+        kinds = ", ".join(sorted({item.what for item in drift}))
+        record_alone(Verb.DRIFT_SEEN, Server.objects.get(pk=server_id), reason=f"{len(drift)}: {kinds}"[:500])
+    record_peers(server_id, seen, now)
+
+
+def _differs(status: ServerStatus, state: NodeState) -> bool:
+    """Whether the node holds something else than it confirmed last: restored, edited, or revoked at the box."""
+    confirmed = (status.observed_epoch, status.observed_generation, status.observed_digest)
+    return bool(status.observed_digest) and confirmed != (state.epoch, state.generation, state.digest)
+
+
+def record_peers(server_id: int, seen: Sequence[PeerSeen], now: dt.datetime) -> None:
+    by_key = {peer.public_key: peer for peer in seen}
+    rows = PeerStatus.objects.filter(
+        peer__server=server_id, peer__ended_at=None, peer__device__public_key__in=list(by_key)
+    ).select_related("peer__device")
+    changed = list(rows)
+    for row in changed:
+        peer = by_key[row.peer.device.public_key]
+        row.endpoint, row.observed_at = peer.endpoint, now
+        row.transfer_rx, row.transfer_tx = peer.transfer_rx, peer.transfer_tx
+        if peer.latest_handshake:
+            row.latest_handshake_at = dt.datetime.fromtimestamp(peer.latest_handshake, dt.UTC)
+    fields = ["endpoint", "observed_at", "transfer_rx", "transfer_tx", "latest_handshake_at"]
+    PeerStatus.objects.bulk_update(changed, fields, batch_size=500)
+
+
+def advance_cursor(server_id: int, cursor: int) -> None:
+    ServerStatus.objects.filter(server=server_id, tombstone_cursor__lt=cursor).update(tombstone_cursor=cursor)

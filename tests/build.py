@@ -1,0 +1,58 @@
+"""Plain typed builders of rows, through the services; no factory magic."""
+
+import base64
+import datetime as dt
+import itertools
+import os
+
+from django.utils import timezone
+
+from audit.services import SYSTEM
+from fleet.models import Environment, Server
+from fleet.services import add_server
+from peers.models import Device, Grant, Peer, Person
+from peers.services import add_person, grant_access, register_device
+
+_numbers = itertools.count(1)
+
+
+def new_public_key() -> str:
+    """Any 32 bytes name a key that nobody holds."""
+    raw = bytearray(os.urandom(32))
+    raw[0] |= 2
+    raw[31] &= 127
+    return base64.b64encode(bytes(raw)).decode()
+
+
+def make_server(environment: Environment, name: str = "", **values: object) -> Server:
+    number = next(_numbers)
+    fields = {
+        "name": name or f"vpn-{number}",
+        "host": f"198.51.{number // 250}.{number % 250 + 1}",
+        "endpoint_host": f"vpn{number}.example.com",
+        "ipv4_pool": f"10.{number % 250}.0.0/16",
+        "ipv6_pool": f"fd00:{number:x}::/64",
+    }
+    return add_server(actor=SYSTEM, environment=environment, **{**fields, **values})
+
+
+def make_person(name: str = "Carol Contractor", kind: str = Person.Kind.EMPLOYEE) -> Person:
+    return add_person(actor=SYSTEM, name=name, kind=kind)
+
+
+def make_device(person: Person, name: str = "laptop", public_key: str = "") -> Device:
+    return register_device(actor=SYSTEM, person=person, name=name, public_key=public_key or new_public_key())
+
+
+def make_grant(person: Person, environment: Environment, *, days: int = 30) -> Grant:
+    until = timezone.now() + dt.timedelta(days=days)
+    return grant_access(actor=SYSTEM, person=person, environment=environment, reason="project work", until=until)
+
+
+def make_peers(environment: Environment, count: int) -> list[Peer]:
+    """`count` people with one device each and a grant to the environment."""
+    for _ in range(count):
+        person = make_person(f"Person {next(_numbers)}")
+        make_grant(person, environment)
+        make_device(person)
+    return list(Peer.objects.filter(server__environment=environment, ended_at=None))
