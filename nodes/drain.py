@@ -17,8 +17,10 @@ from nodes.observe import Nonsense
 from nodes.pool import Session
 from nodes.reconcile import Outcome, reconcile, session_to, told
 from nodes.status import Confirmation
+from nodes.tombstones import due_tombstones
 
 REVOKE_TIMEOUT = 2.0
+OBSERVE_TIMEOUT = 10.0
 Kills = list[dict[str, str]]
 
 
@@ -168,7 +170,8 @@ def _poll_one(server_id: int, crew: Crew) -> None:
 def _observe(server_id: int, crew: Crew) -> Outcome:
     session = session_to(server_id, crew.pool)
     try:
-        answer = session.work.call("observe", timeout=10.0, full=False)
+        _hand_over_tombstones(server_id, session, crew)
+        answer = session.work.call("observe", timeout=OBSERVE_TIMEOUT, full=False)
     except TransportError:
         crew.pool.drop(server_id)
         raise
@@ -176,6 +179,15 @@ def _observe(server_id: int, crew: Crew) -> Outcome:
     state = observe.node_state(answer.body)
     status.record_observation(server_id, state, seen, observe.drift(answer.body), "")
     return Outcome("observed", f"{len(seen)} peers changed")
+
+
+def _hand_over_tombstones(server_id: int, session: Session, crew: Crew) -> None:
+    """Keys that this server never held: it must refuse them too, so that no import or restore brings one in."""
+    due = due_tombstones(server_id)
+    with crew.revoking.held(server_id) as is_ours:
+        if is_ours and due.keys:
+            session.revoke.call("revoke", timeout=REVOKE_TIMEOUT, keys=due.keys)
+            due.was_taken(server_id)
 
 
 def finish(jobs: "Sequence[Future[None]]") -> None:

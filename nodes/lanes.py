@@ -23,7 +23,7 @@ Within = Callable[[float], AbstractContextManager[object]]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a node answered to one request; `body` holds all fields but v, id, ok and error."""
+    """What a node answered to one request; `body` holds what it carries, beside the answer or inside its error."""
 
     id: int
     ok: bool
@@ -177,7 +177,8 @@ def parse_answer(line: bytes) -> Answer:
     code, message = _problem(error)
     if type(number) is not int or type(ok) is not bool or ok == bool(code):
         raise ValueError(f"the node sent an answer without a proper id and ok: {plain(message or line[:80])!r}")
-    return Answer(number, ok, fields, code, message)
+    carried = {name: value for name, value in error.items() if name not in ("code", "message")} if error else {}
+    return Answer(number, ok, {**fields, **carried}, code, message)
 
 
 def _problem(error: object) -> tuple[str, str]:

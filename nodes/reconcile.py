@@ -16,7 +16,7 @@ from nodes.observe import Nonsense
 from nodes.pool import Base, Session, SessionPool
 from nodes.state import Desired, Plan
 from nodes.targets import NotReady, target_of
-from peers.models import Tombstone
+from nodes.tombstones import Batch, due_tombstones
 
 DELTA_TIMEOUT = 2.0
 WHOLE_TIMEOUT = 60.0
@@ -85,7 +85,14 @@ def _push(desired: Desired, pool: SessionPool) -> Outcome:
 
 def _apply(desired: Desired, session: Session) -> Answer:
     """A delta where we know what the node holds; the whole where we do not, or where it holds something else."""
-    envelope = _envelope(desired)
+    tombstones = due_tombstones(desired.server_id)
+    envelope = _envelope(desired, tombstones)
+    answer = _send(desired, session, envelope)
+    tombstones.was_taken(desired.server_id)
+    return answer
+
+
+def _send(desired: Desired, session: Session, envelope: dict[str, object]) -> Answer:
     base = session.base
     if base is not None:
         try:
@@ -98,17 +105,16 @@ def _apply(desired: Desired, session: Session) -> Answer:
     return session.work.call("apply", timeout=WHOLE_TIMEOUT, **envelope, **render.whole(desired.content))
 
 
-def _envelope(desired: Desired) -> dict[str, object]:
+def _envelope(desired: Desired, tombstones: Batch) -> dict[str, object]:
     """Removals that reach this point were decided or approved: the node is told their keys, so that its brake,
     which knows neither people nor causes, lets these and no others pass."""
-    approved = _is_approved_by_hand(desired)
     return {
         "epoch": desired.epoch,
         "generation": desired.generation,
         "digest": render.digest(desired.content),
-        "tombstones": _tombstones_for(desired.server_id),
+        "tombstones": tombstones.keys,
         "decided": sorted({removal.public_key for removal in desired.removals} - set(desired.content.peers)),
-        "approved": approved,
+        "approved": _is_approved_by_hand(desired),
     }
 
 
@@ -116,15 +122,6 @@ def _is_approved_by_hand(desired: Desired) -> bool:
     """Whether somebody approved that peers of no recorded cause go, given what the node held when it was asked."""
     seen = ServerStatus.objects.values_list("observed_digest", flat=True).get(server=desired.server_id)
     return bool(brake.approved_acts({brake.unrecorded_act(desired.server_id, seen)}))
-
-
-def _tombstones_for(server_id: int) -> list[dict[str, str]]:
-    """What the cursor has not covered. Peers of these keys never were on this server, or a receipt is pending."""
-    cursor = ServerStatus.objects.values_list("tombstone_cursor", flat=True).get(server=server_id)
-    rows = Tombstone.objects.filter(pk__gt=cursor).order_by("pk")[:1000]
-    return [
-        {"public_key": key, "reason": reason} for key, reason in rows.values_list("public_key", "revocation__reason")
-    ]
 
 
 def _held_by_node(desired: Desired, error: NodeRefused) -> Outcome:
@@ -164,7 +161,7 @@ def plan(server_id: int, pool: SessionPool) -> Outcome:
     """The dry run: the node says what this push would change, and changes nothing."""
     desired = desired_state(server_id)
     session = session_to(server_id, pool)
-    body = {**_envelope(desired), **render.whole(desired.content), "dry_run": True}
+    body = {**_envelope(desired, Batch([], 0)), **render.whole(desired.content), "dry_run": True}
     answer = session.work.call("apply", timeout=WHOLE_TIMEOUT, **body)
     would = observe.mapping(answer.body.get("would"))
     lists = {name: observe.rows(would, name, 1_000_000) for name in ("add", "remove", "update")}

@@ -201,7 +201,3 @@ def record_peers(server_id: int, seen: Sequence[PeerSeen], now: dt.datetime) -> 
             row.latest_handshake_at = dt.datetime.fromtimestamp(peer.latest_handshake, dt.UTC)
     fields = ["endpoint", "observed_at", "transfer_rx", "transfer_tx", "latest_handshake_at"]
     PeerStatus.objects.bulk_update(changed, fields, batch_size=500)
-
-
-def advance_cursor(server_id: int, cursor: int) -> None:
-    ServerStatus.objects.filter(server=server_id, tombstone_cursor__lt=cursor).update(tombstone_cursor=cursor)
