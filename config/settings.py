@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from django.templatetags.static import static
+from django.urls import reverse_lazy
+
 from config.env import env_bool, env_database, env_int, env_list, env_secret, env_str, own_secret
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -134,6 +137,86 @@ STORAGES = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 WHITENOISE_USE_FINDERS = True
+
+# --- Pages ------------------------------------------------------------------------------------------------------
+
+
+def _page(title: str, icon: str, model: str, **more: str) -> dict[str, object]:
+    """One line of the sidebar."""
+    permission = more.pop("permission", "nodes.dashboard.may_look")
+    link = reverse_lazy(f"admin:{model}_changelist")
+    return {"title": title, "icon": icon, "link": link, "permission": permission, **more}
+
+
+ADMINS = "nodes.dashboard.may_administer"
+UNFOLD = {
+    "SITE_TITLE": "Muster",
+    "SITE_HEADER": "Muster",
+    "SITE_SUBHEADER": "WireGuard Console",
+    "SITE_SYMBOL": "vpn_lock",
+    "SITE_URL": None,
+    "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+    "DASHBOARD_CALLBACK": "nodes.dashboard.show",
+    "STYLES": [lambda request: static("muster/console.css")],
+    "BORDER_RADIUS": "6px",
+    "COLORS": {
+        "primary": {
+            "50": "oklch(97% .014 254.6)",
+            "100": "oklch(93.2% .032 255.6)",
+            "200": "oklch(88.2% .059 254.1)",
+            "300": "oklch(80.9% .105 251.8)",
+            "400": "oklch(70.7% .165 254.6)",
+            "500": "oklch(62.3% .214 259.8)",
+            "600": "oklch(54.6% .245 262.9)",
+            "700": "oklch(48.8% .243 264.4)",
+            "800": "oklch(42.4% .199 265.6)",
+            "900": "oklch(37.9% .146 265.5)",
+            "950": "oklch(28.2% .091 267.9)",
+        }
+    },
+    "SIDEBAR": {
+        "show_search": False,
+        "navigation": [
+            {
+                "title": "Fleet",
+                "items": [
+                    {"title": "Overview", "icon": "dashboard", "link": reverse_lazy("admin:index")},
+                    _page("Environments", "layers", "fleet_environment"),
+                    _page("Servers", "dns", "fleet_server"),
+                    _page("Bastions", "door_open", "fleet_bastion"),
+                ],
+            },
+            {
+                "title": "Access",
+                "items": [
+                    _page("People", "group", "peers_person"),
+                    _page("Devices", "devices", "peers_device"),
+                    _page("Grants", "key", "peers_grant"),
+                    _page("Peers", "lan", "peers_peer"),
+                    _page("Revocations", "block", "peers_revocation"),
+                ],
+            },
+            {
+                "title": "Workers",
+                "items": [
+                    _page("Runs", "sync", "nodes_run"),
+                    _page("Held pushes", "front_hand", "nodes_hold", badge="nodes.dashboard.waiting_holds"),
+                    _page("Enrolments", "add_link", "nodes_enrolment"),
+                ],
+            },
+            {
+                "title": "Governance",
+                "items": [
+                    _page("Events", "policy", "audit_event"),
+                    _page("Users", "person", "fleet_user", permission=ADMINS),
+                    _page("Roles", "badge", "fleet_role", permission=ADMINS),
+                    _page("API tokens", "vpn_key", "fleet_apitoken", permission=ADMINS),
+                ],
+            },
+        ],
+    },
+}
 
 # --- API --------------------------------------------------------------------------------------------------------
 

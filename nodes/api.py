@@ -1,6 +1,6 @@
 """What a script asks of the workers: enrolments, plans, held pushes, reconcile."""
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -11,6 +11,7 @@ from fleet.api import ServerViewSet
 from fleet.rest import Input, Reason, Resource, Text
 from fleet.scope import scope_of
 from nodes import services
+from nodes.access import visible_holds
 from nodes.models import Enrolment, HeldPush, Hold, PlanRequest
 
 
@@ -95,16 +96,6 @@ class HoldSerializer(serializers.ModelSerializer[Hold]):
 
 class ApprovalInput(Input):
     reason = Reason()
-
-
-def visible_holds(user: object) -> QuerySet[Hold]:
-    """Those whose every server the user sees: to approve is to approve for all of them."""
-    sees = scope_of(user).sees
-    rows = Hold.objects.prefetch_related("pushes__server")
-    if sees is None:
-        return rows
-    inside = Count("pushes", filter=Q(pushes__server__environment__in=sees))
-    return rows.annotate(seen=inside).filter(seen__gt=0, seen=Count("pushes"))
 
 
 class HoldViewSet(Resource[Hold]):

@@ -1,0 +1,57 @@
+"""A page that asks a person something before a service acts; nothing changes by a link alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import Model
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+
+from fleet.forms import ReasonForm, refuse
+from fleet.refusal import REFUSED
+
+ANSWERED = "_answered"
+
+
+def ask(
+    request: HttpRequest,
+    perform: Callable[[dict[str, Any]], str],
+    *,
+    title: str,
+    button: str,
+    text: str = "",
+    form: type[forms.Form] = ReasonForm,
+    about: Model | None = None,
+    chosen: tuple[str, list[Model]] = ("", []),
+    **context: Any,
+) -> HttpResponse:
+    """Shows `form` and, once it is answered, redirects to the address that `perform` returns. What the service
+    refuses stands at the field. `chosen` is a list action's name and the rows it was asked for."""
+    is_answered = request.method == "POST" and ANSWERED in request.POST
+    asked = form(request.POST if is_answered else None)
+    if is_answered and asked.is_valid():
+        try:
+            return HttpResponseRedirect(perform(asked.cleaned_data))
+        except REFUSED as error:
+            refuse(asked, error)
+    _forget_secrets(asked)
+    page = {
+        **admin.site.each_context(request),
+        **{"title": title, "button": button, "text": text, "form": asked, "answered": ANSWERED},
+        **{"about": about, "opts": about._meta if about else None, "action": chosen[0], "chosen": chosen[1]},
+        **context,
+    }
+    return TemplateResponse(request, "admin/question.html", page)
+
+
+def _forget_secrets(asked: forms.Form) -> None:
+    """A page that is shown again never holds a secret: it is typed anew."""
+    secrets = getattr(asked, "secrets", ())
+    if secrets and asked.is_bound:
+        asked.data = {**asked.data.dict(), **dict.fromkeys(secrets, "")}  # type: ignore[attr-defined]
+
+
+class SureForm(forms.Form):
+    """Nothing to fill in: the button is the answer."""

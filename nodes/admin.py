@@ -1,0 +1,176 @@
+"""The pages of servers as machines, and of what the workers keep: runs, plans, enrolments, held pushes."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from unfold.decorators import action, display
+
+from fleet.admin import ConsoleAdmin, ServerAdmin, one, page_of
+from fleet.conditions import Type, read
+from fleet.models import Server
+from fleet.questions import SureForm, ask
+from fleet.scope import scope_of
+from nodes import services
+from nodes.access import visible_holds
+from nodes.forms import EnrolForm
+from nodes.models import Enrolment, Hold, PlanRequest, Run
+
+
+@admin.register(Server)
+class NodeServerAdmin(ServerAdmin):
+    """Servers, and what is asked of the machine behind each."""
+
+    actions_detail = ("plan", "reconcile", "enrol")
+    change_form_outer_before_template = "admin/nodes/server_state.html"
+
+    def page_context(self, request: HttpRequest, obj: Server) -> dict[str, Any]:
+        found = [read(obj.status.conditions, type) for type in Type]
+        enrolment = obj.enrolments.first()
+        return {
+            "conditions": [condition for condition in found if condition],
+            "status": obj.status,
+            "enrolment": enrolment,
+            "is_waiting": enrolment is not None and enrolment.finished_at is None,
+            "runs": obj.runs.all()[:5],
+        }
+
+    @action(description="Enrol", icon="add_link", permissions=["operate"])
+    def enrol(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        server = one(self, request, object_id)
+
+        def perform(values: dict[str, Any]) -> str:
+            services.request_enrolment(actor=request.user, server=server, **values)
+            messages.success(request, "A worker takes it up now; its progress is on this page.")
+            return page_of(server)
+
+        title, text = f"Enrol {server}", f"A worker logs in at {server.host}, port {server.ssh_port}, this one time."
+        return ask(request, perform, title=title, text=text, button="Enrol", form=EnrolForm, back=page_of(server))
+
+    @action(description="Show plan", icon="difference", permissions=["operate"])
+    def plan(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        server = one(self, request, object_id)
+
+        def perform(values: dict[str, Any]) -> str:
+            request_row = services.request_plan(actor=request.user, server=server)
+            return reverse("admin:nodes_planrequest_change", args=[request_row.pk])
+
+        text = "A worker asks the server what a push would change now. Nothing is changed by asking."
+        title, back = f"Plan for {server}", page_of(server)
+        return ask(request, perform, title=title, text=text, button="Show plan", form=SureForm, back=back)
+
+    @action(description="Reconcile now", icon="sync", permissions=["operate"])
+    def reconcile(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        server = one(self, request, object_id)
+
+        def perform(values: dict[str, Any]) -> str:
+            services.request_reconcile(actor=request.user, server=server)
+            messages.success(request, f"A worker looks at {server} now.")
+            return page_of(server)
+
+        text = "A worker compares the server with what is desired and repairs what differs."
+        title, back = f"Reconcile {server} now?", page_of(server)
+        return ask(request, perform, title=title, text=text, button="Reconcile", form=SureForm, back=back)
+
+
+class SeenAdmin(ConsoleAdmin):
+    """Rows that workers write."""
+
+    is_added = is_changed = False
+    list_select_related: tuple[str, ...] = ("server",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows = self.model._default_manager.select_related("server__environment")
+        return scope_of(request.user).of(rows, "server__environment")
+
+
+@admin.register(Run)
+class RunAdmin(SeenAdmin):
+    list_display = ("started_at", "server", "generation", "result", "detail", "seconds")
+    list_filter = ("outcome", "server")
+    fields = ("server", "started_at", "epoch", "generation", "result", "detail", "seconds")
+    readonly_fields = fields
+
+    @display(
+        description="outcome",
+        label={"applied": "success", "already": "info", "held": "warning", "failed": "danger"},
+    )
+    def result(self, run: Run) -> str:
+        return run.outcome
+
+
+@admin.register(Enrolment)
+class EnrolmentAdmin(SeenAdmin):
+    list_display = ("server", "result", "requested_by", "created_at", "finished_at")
+    list_filter = ("state",)
+    fields = (
+        *("server", "result", "error", "progress", "confirmed_host_key"),
+        *("requested_by", "created_at", "finished_at"),
+    )
+    readonly_fields = fields
+
+    @display(
+        description="state",
+        label={"done": "success", "waiting": "info", "running": "warning", "failed": "danger"},
+    )
+    def result(self, enrolment: Enrolment) -> str:
+        return enrolment.state
+
+
+@admin.register(PlanRequest)
+class PlanRequestAdmin(SeenAdmin):
+    list_display = ("server", "requested_by", "created_at", "finished_at")
+    list_select_related = ("server", "requested_by")
+    fields = ("server", "created_at", "finished_at", "error")
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        asked = one(self, request, object_id)
+        parts = [(word, (asked.plan or {}).get(word, [])) for word in ("add", "remove", "update")]
+        page = {"title": f"Plan for {asked.server}", "asked": asked, "parts": parts, "opts": self.opts}
+        return TemplateResponse(request, "admin/nodes/plan.html", {**admin.site.each_context(request), **page})
+
+
+@admin.register(Hold)
+class HoldAdmin(ConsoleAdmin):
+    is_added = is_changed = False
+    list_display = ("cause", "state", "removals", "created_at", "approved_by")
+    list_filter = (("approved_at", admin.EmptyFieldListFilter),)
+    fields = ("cause", "state", "created_at", "approved_at", "approved_by", "reason")
+    readonly_fields = fields
+    actions_detail = ("approve",)
+    change_form_outer_after_template = "admin/nodes/hold_servers.html"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Hold]:
+        return visible_holds(request.user)
+
+    def page_context(self, request: HttpRequest, obj: Hold) -> dict[str, Any]:
+        return {"pushes": obj.pushes.all()}
+
+    @display(label={"waiting": "warning", "approved": "success"})
+    def state(self, hold: Hold) -> str:
+        return "approved" if hold.approved_at else "waiting"
+
+    @display(description="would remove")
+    def removals(self, hold: Hold) -> str:
+        return ", ".join(f"{push.removals} of {push.held} on {push.server.name}" for push in hold.pushes.all())
+
+    @action(description="Approve", icon="check", permissions=["operate"])
+    def approve(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        hold = one(self, request, object_id)
+
+        def perform(values: dict[str, Any]) -> str:
+            services.approve_hold(actor=request.user, hold=hold, reason=values["reason"])
+            return page_of(hold)
+
+        title = "Let these peers go?"
+        text = f"{hold.cause}. {self.removals(hold)}. Your approval counts for the cause, on every server."
+        return ask(request, perform, title=title, text=text, button="Approve", back=page_of(hold))

@@ -1,0 +1,48 @@
+"""Forms of people, devices and grants; each is judged by its service."""
+
+from typing import Any
+
+from django import forms
+from django.db.models import Model
+
+from fleet.forms import Line, Lines, ServiceForm
+from peers import services
+from peers.models import Device, Grant, Person
+
+
+class PersonForm(ServiceForm):
+    class Meta:
+        model = Person
+        fields = ("name", "email", "kind")
+
+    def add(self, values: dict[str, Any]) -> Model:
+        return services.add_person(actor=self.actor, **values)
+
+    def change(self, values: dict[str, Any]) -> Model:
+        return services.change_person(actor=self.actor, person=self.instance, **values)
+
+
+class DeviceForm(ServiceForm):
+    public_key = Line(
+        max_length=200,
+        help_text="What `wg pubkey` prints on the device. The private key never leaves it.",
+    )
+
+    class Meta:
+        model = Device
+        fields = ("person", "name", "public_key")
+
+    def add(self, values: dict[str, Any]) -> Model:
+        return services.register_device(actor=self.actor, **values)
+
+
+class GrantForm(ServiceForm):
+    networks = Lines(help_text="What the tunnel carries, one network a line; empty for everything.")
+    reason = forms.CharField(max_length=500, help_text="Kept in the ledger.")
+
+    class Meta:
+        model = Grant
+        fields = ("person", "environment", "server", "networks", "until", "reason")
+
+    def add(self, values: dict[str, Any]) -> Model:
+        return services.grant_access(actor=self.actor, **values)
