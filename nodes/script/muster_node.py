@@ -1280,7 +1280,7 @@ class Node:
             repair, state, withheld = self._take(push)
             plan, after = self.settle(state, kernel)
         except Refused as refused:
-            if refused.code in ("stale", "base", "kernel"):
+            if refused.code in ("stale", "base", "brake", "kernel"):
                 refused.extra["state"] = self.summary()
             raise
         return {
