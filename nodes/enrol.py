@@ -18,11 +18,11 @@ from nodes.desired import interface_state
 from nodes.faults import TransportError
 from nodes.models import BootstrapLogin, Credential, Enrolment
 from nodes.pool import SessionPool
-from nodes.reconcile import session_to
 from nodes.services import login_place
-from nodes.targets import NotReady, jump_of, new_credential
+from nodes.targets import NotReady, jump_of, keep, new_credential, way_in
 from peers.keys import BadKey, parse_public_key
 from peers.models import Device
+from peers.settle import lock_keys
 
 SCRIPT = Path(__file__).parent / "script" / "muster_node.py"
 PROGRESS_LIMIT = 8000
@@ -41,10 +41,11 @@ def run_enrolment(enrolment_id: str, pool: SessionPool) -> None:
     try:
         login = _use_login(enrolment)
         credential = new_credential(server=enrolment.server)
-        _accept(enrolment, _install(enrolment, login, credential), credential)
-        _prove(enrolment.server, pool)
+        result = _install(enrolment, login, credential)
+        _prove(enrolment.server, result, credential, pool)
+        _accept(enrolment, result, credential)
     except (TransportError, NotReady, EnrolmentFailed, SealBroken) as error:
-        _fail(enrolment, str(error))
+        fail(enrolment, str(error))
         return
     _finish(enrolment)
 
@@ -92,8 +93,9 @@ def _accept(enrolment: Enrolment, result: InstallResult, credential: Credential)
     server = enrolment.server
     public_key = _public_key(result)
     with act(Verb.SERVER_ENROLLED, actor=SYSTEM, reason=f"asked by {enrolment.requested_by}") as this:
-        if Device.objects.filter(public_key=public_key).exists():
-            raise EnrolmentFailed("The server's key is a device's key: delete it on the machine, then enrol again.")
+        lock_keys([public_key])
+        _refuse_taken_key(server, public_key)
+        keep(credential)
         server.public_key, server.host_key = public_key, result.host_key
         server.ssh_public_key, server.enrolled_at = credential.public_key, timezone.now()
         server.save(update_fields=["public_key", "host_key", "ssh_public_key", "enrolled_at"])
@@ -106,6 +108,14 @@ def _accept(enrolment: Enrolment, result: InstallResult, credential: Credential)
         this.on(server, changes=changes, environment=server.environment.name)
 
 
+def _refuse_taken_key(server: Server, public_key: str) -> None:
+    if Device.objects.filter(public_key=public_key).exists():
+        raise EnrolmentFailed("The server's key is a device's key: delete it on the machine, then enrol again.")
+    twin = Server.objects.filter(public_key=public_key).exclude(pk=server.pk).first()
+    if twin:
+        raise EnrolmentFailed(f"{twin} has this key: one is a copy of the other. Delete it here, then enrol again.")
+
+
 def _public_key(result: InstallResult) -> str:
     try:
         return parse_public_key(str(result.answer.get("public_key", "")))
@@ -113,13 +123,14 @@ def _public_key(result: InstallResult) -> str:
         raise EnrolmentFailed(f"The machine gave no usable public key. {error}") from None
 
 
-def _prove(server: Server, pool: SessionPool) -> None:
+def _prove(server: Server, result: InstallResult, credential: Credential, pool: SessionPool) -> None:
     """Log in as the Console will from now on; nothing is called enrolled that we cannot reach so."""
     pool.drop(server.pk)
-    session_to(server.pk, pool).work.call("hello", timeout=10.0)
+    target = way_in(server, result.host_key, credential)
+    pool.open(server.pk, target, server.interface).work.call("hello", timeout=10.0)
 
 
-def _fail(enrolment: Enrolment, message: str) -> None:
+def fail(enrolment: Enrolment, message: str) -> None:
     with act(Verb.SERVER_ENROL_FAILED, actor=SYSTEM, reason=message) as this:
         Enrolment.objects.filter(pk=enrolment.pk).update(
             state=Enrolment.State.FAILED, error=message, finished_at=timezone.now()

@@ -1,6 +1,7 @@
 """Where a server is reached and with which key. Workers only: it opens what the keyring `nodes` sealed."""
 
 from django.conf import settings
+from django.db import transaction
 
 from fleet.models import Bastion, Server
 from fleet.sealing import Keyring, Place, new_ssh_key
@@ -17,14 +18,18 @@ def _place(credential: Credential) -> Place:
 
 
 def new_credential(*, server: Server | None = None, bastion: Bastion | None = None) -> Credential:
-    """A new key pair, sealed; any older one of the same machine is replaced."""
-    name = server.name if server else str(bastion)
-    private, public = new_ssh_key(f"muster@{name}")
-    Credential.objects.filter(server=server, bastion=bastion).delete()
+    """A new key pair, sealed and not stored yet: `keep` it once it opens the machine."""
+    private, public = new_ssh_key(f"muster@{server or bastion}")
     credential = Credential(server=server, bastion=bastion, public_key=public)
     credential.private_key = Keyring.read(settings.KEYRING_NODES).seal(private, _place(credential))
-    credential.save(force_insert=True)
     return credential
+
+
+def keep(credential: Credential) -> None:
+    """From now on the machine is reached with this key and no older one."""
+    with transaction.atomic():
+        Credential.objects.filter(server=credential.server, bastion=credential.bastion).delete()
+        credential.save(force_insert=True)
 
 
 def private_key_of(credential: Credential) -> str:
@@ -36,11 +41,15 @@ def target_of(server: Server) -> Target:
     credential = Credential.objects.filter(server=server).first()
     if not server.host_key or credential is None:
         raise NotReady(f"{server} is not enrolled: enrol it first.")
+    return way_in(server, server.host_key, credential)
+
+
+def way_in(server: Server, host_key: str, credential: Credential) -> Target:
     return Target(
         host=server.host,
         port=server.ssh_port,
         user=server.ssh_user,
-        host_key=server.host_key,
+        host_key=host_key,
         jump=jump_of(server),
         key=private_key_of(credential),
     )
@@ -67,6 +76,8 @@ def make_missing_keys() -> int:
     """Keys for new bastions; their public halves are for the operator to install there."""
     waiting = list(Bastion.objects.filter(credential=None))
     for bastion in waiting:
-        public = new_credential(bastion=bastion).public_key
-        Bastion.objects.filter(pk=bastion.pk).update(ssh_public_key=public)
+        credential = new_credential(bastion=bastion)
+        with transaction.atomic():
+            keep(credential)
+            Bastion.objects.filter(pk=bastion.pk).update(ssh_public_key=credential.public_key)
     return len(waiting)
