@@ -38,10 +38,12 @@ def preview(desired: Desired) -> str:
 def check(desired: Desired) -> str:
     """Empty where the push may go; otherwise why it waits, with a Hold for each cause that a person must see."""
     causes, held = _weigh(desired)
-    if not is_braked(causes, held):
-        HeldPush.objects.filter(server=desired.server_id, hold__approved_at=None).delete()
-        return ""
-    return _hold(desired.server_id, causes, held)
+    return _hold(desired.server_id, causes, held) if is_braked(causes, held) else ""
+
+
+def forget(server_id: int) -> None:
+    """A push went to this server: nothing waits for it any more."""
+    HeldPush.objects.filter(server=server_id, hold__approved_at=None).delete()
 
 
 def hold_unrecorded(server_id: int, digest: str, removals: int, held: int) -> str:

@@ -141,6 +141,7 @@ def _applied(desired: Desired, session: Session, answer: Answer) -> Outcome:
     is_exact = state.digest == render.digest(desired.content)
     session.base = Base(state.digest, render.fingerprints(desired.content)) if is_exact else None
     status.record_applied(desired, state, withheld, drift)
+    brake.forget(desired.server_id)
     changed = observe.mapping(answer.body.get("changed", {}))
     detail = ", ".join(f"{name} {observe.number(changed, name)}" for name in sorted(changed))
     return Outcome(observe.text(answer.body.get("result"), 8), detail)
