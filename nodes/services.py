@@ -6,16 +6,18 @@ from celery import current_app
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from audit.services import Actor, act
 from audit.verbs import Verb
 from fleet.access import require_operator
-from fleet.changes import DRAIN, hint, mark_changed
+from fleet.changes import DRAIN, hint, lock_servers, mark_changed
 from fleet.fields import FINGERPRINT, HOST_KEY
 from fleet.models import Server, User
 from fleet.sealing import Place, box_for_workers
+from nodes.hostkeys import pins
 from nodes.models import BootstrapLogin, Enrolment, Hold, PlanRequest
 
 
@@ -30,9 +32,10 @@ def request_enrolment(
     a whole key or its SHA256 fingerprint. ValidationError names the field."""
     require_operator(actor, server.environment)
     _check_login(host_key, user, password, private_key)
-    if server.enrolments.filter(state__in=[Enrolment.State.WAITING, Enrolment.State.RUNNING]).exists():
-        raise ValidationError({"server": f"{server} is being enrolled just now: wait for that to end."})
     with act(Verb.SERVER_ENROL, actor=actor) as this:
+        lock_servers([server.pk])
+        if server.enrolments.filter(state__in=[Enrolment.State.WAITING, Enrolment.State.RUNNING]).exists():
+            raise ValidationError({"server": f"{server} is being enrolled just now: wait for that to end."})
         enrolment = Enrolment.objects.create(server=server, confirmed_host_key=host_key, requested_by=str(actor))
         login = json.dumps({"user": user, "password": password or None, "private_key": private_key or None})
         boxed = box_for_workers(login, login_place(enrolment), settings.KEYRING_NODES_PUBLIC)
@@ -47,6 +50,10 @@ def _check_login(host_key: str, user: str, password: str, private_key: str) -> N
         raise ValidationError(
             {"host_key": "Give the key (ssh-ed25519 AAAA...) or its fingerprint (SHA256:...) as read on the machine."}
         )
+    try:
+        pins(host_key)
+    except ValueError as error:
+        raise ValidationError({"host_key": str(error)}) from None
     if not user or not user.isascii() or not user.isprintable() or " " in user:
         raise ValidationError({"user": "Give the name of a login on the machine, such as root."})
     if bool(password) == bool(private_key):
@@ -71,8 +78,9 @@ def request_reconcile(*, actor: Actor, server: Server) -> None:
 
 
 def approve_hold(*, actor: Actor, hold: Hold, reason: str) -> Hold:
-    """The cause may remove its peers, on every server that waits for it."""
-    servers = list(hold.servers.select_related("environment"))
+    """The cause may remove its peers, on every server that waits for it or will once it is reached."""
+    touched = Q(held_pushes__hold=hold) | Q(peers__ended_act=hold.act, peers__gone_at=None)
+    servers = list(Server.objects.filter(touched).select_related("environment").distinct())
     require_operator(actor, *{server.environment for server in servers})
     if not reason.strip():
         raise ValidationError({"reason": "Say why these peers may go."})

@@ -2,6 +2,7 @@
 
 import getpass
 import sys
+import time
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from audit.context import acting_from
 from audit.services import SYSTEM
 from fleet.models import Server
+from nodes.bootstrap import INSTALL_TIMEOUT
 from nodes.crew import Crew
 from nodes.enrol import run_enrolment
 from nodes.models import Enrolment
@@ -32,7 +34,7 @@ class Command(BaseCommand):
         if row is None:
             raise CommandError(f"No server is called {server}: add it first.")
         password = "" if key else _password()
-        private_key = key.read_text() if key else ""
+        private_key = _read(key) if key else ""
         with acting_from("command", "enrol_server"):
             enrolment = _run(row, host_key, user, password, private_key)
         self.stdout.write(enrolment.progress.rstrip())
@@ -48,6 +50,13 @@ def _password() -> str:
     return getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
 
 
+def _read(key: Path) -> str:
+    try:
+        return key.read_text()
+    except (OSError, UnicodeDecodeError):
+        raise CommandError(f"{key} cannot be read: give the file of an unencrypted private key.") from None
+
+
 def _run(server: Server, host_key: str, user: str, password: str, private_key: str) -> Enrolment:
     crew = Crew()
     try:
@@ -55,9 +64,20 @@ def _run(server: Server, host_key: str, user: str, password: str, private_key: s
             actor=SYSTEM, server=server, host_key=host_key, user=user, password=password, private_key=private_key
         )
         run_enrolment(str(enrolment.pk), crew.pool)
+        _wait_for(enrolment)
     except ValidationError as error:
         raise CommandError("; ".join(error.messages)) from None
     finally:
         crew.close()
-    enrolment.refresh_from_db()
     return enrolment
+
+
+def _wait_for(enrolment: Enrolment) -> None:
+    """A worker may have taken it up before us; then its end is awaited."""
+    until = time.monotonic() + INSTALL_TIMEOUT + 60
+    while time.monotonic() < until:
+        enrolment.refresh_from_db()
+        if enrolment.finished_at:
+            return
+        time.sleep(0.2)
+    raise CommandError("No end after six minutes: see the enrolment's page.")
