@@ -4,16 +4,16 @@ import datetime as dt
 from concurrent.futures import Future
 from functools import partial
 
-from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
 from fleet.addresses import release_ranges
 from fleet.models import AddressRange
 from nodes.crew import Crew
-from nodes.enrol import run_enrolment
+from nodes.enrol import fail, run_enrolment
 from nodes.models import BootstrapLogin, Enrolment, PlanRequest, Run
 from nodes.plans import fill_plan
+from nodes.status import record_failure
 from nodes.targets import make_missing_keys
 from peers.settle import expire_peers, settle_placements
 
@@ -26,7 +26,8 @@ ENROLMENT_LIFE = dt.timedelta(minutes=15)
 def do_chores(crew: Crew) -> "list[Future[None]]":
     """Once for the whole fleet. Returns the jobs that were taken up."""
     expire_peers()
-    settle_placements()
+    for server_id, why in settle_placements().items():
+        record_failure(server_id, reason="PoolExhausted", message=why, is_reachable=True)
     release_rested()
     make_missing_keys()
     forget()
@@ -53,6 +54,6 @@ def forget() -> None:
     now = timezone.now()
     BootstrapLogin.objects.filter(created_at__lt=now - LOGIN_LIFE).delete()
     Run.objects.filter(started_at__lt=now - RUNS_KEPT).delete()
-    with transaction.atomic():
-        stuck = Enrolment.objects.filter(state=Enrolment.State.RUNNING, created_at__lt=now - ENROLMENT_LIFE)
-        stuck.update(state=Enrolment.State.FAILED, error="The worker ended midway: enrol again.", finished_at=now)
+    stuck = Enrolment.objects.filter(state=Enrolment.State.RUNNING, created_at__lt=now - ENROLMENT_LIFE)
+    for enrolment in stuck.select_related("server__environment"):
+        fail(enrolment, "The worker ended midway: enrol again.")

@@ -173,7 +173,8 @@ def record_observation(
         _set(status, Type.REACHABLE, status=True, reason="Answered", message="", now=now)
         if drift or _differs(status, state):
             status.observed_generation = min(state.generation, max(status.observed_generation - 1, 0))
-            _set(status, Type.IN_SYNC, status=False, reason="Drifted", message=_why_not([], drift)[1], now=now)
+            message = _why_not([], drift)[1] if drift else "The server holds another state than it confirmed last."
+            _set(status, Type.IN_SYNC, status=False, reason="Drifted", message=message, now=now)
         status.save()
     if drift and not had_drift:
         kinds = ", ".join(sorted({item.what for item in drift}))

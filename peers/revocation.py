@@ -22,7 +22,7 @@ def revoke_devices(*, actor: Actor, devices: Sequence[Device], reason: str) -> R
     label = str(devices[0]) if len(devices) == 1 else f"{len(devices)} devices"
     owners = {device.person_id for device in devices}
     person = devices[0].person if len(owners) == 1 else None
-    return _revoke(actor, [device.public_key for device in devices], label, person, reason)
+    return _revoke(actor, sorted({device.public_key for device in devices}), label, person, reason)
 
 
 def revoke_person(*, actor: Actor, person: Person, reason: str) -> Revocation:

@@ -14,6 +14,7 @@ from audit.verbs import Verb
 from fleet.addresses import free_ranges, take_addresses
 from fleet.changes import lock_servers, mark_changed
 from fleet.models import Placement, Server
+from fleet.pools import PoolExhausted
 from fleet.sealing import Keyring, Place
 from peers.entitlement import Terms, open_grants, wanted_peers
 from peers.keys import new_preshared_key
@@ -52,14 +53,15 @@ def lock_devices(people: Collection[int]) -> list[Device]:
     return list(rows.select_related("person").order_by("pk"))
 
 
-def settle(people: Collection[int], *, this: Act, ending: Ending) -> Settled:
-    """Inside the caller's act: makes the Peers of these people what their Grants say."""
+def settle(people: Collection[int], *, this: Act, ending: Ending, may_issue: bool = True) -> Settled:
+    """Inside the caller's act: makes the Peers of these people what their Grants say. Where access only ends,
+    nothing is issued, so that no full pool elsewhere can stand against it."""
     now = timezone.now()
     devices = lock_devices(people)
     wanted = wanted_peers(devices, now)
     live = _live_peers(devices)
     to_end = [peer for place, peer in live.items() if place not in wanted]
-    to_issue = {place: terms for place, terms in wanted.items() if place not in live}
+    to_issue = {place: terms for place, terms in wanted.items() if may_issue and place not in live}
     to_change = _with_other_terms(live, wanted)
     touched = {peer.server_id for peer in to_end} | {server for _, server in to_issue} | set(to_change)
     servers = {server.pk: server for server in lock_servers(touched)}
@@ -118,12 +120,16 @@ def preshared_key_place(peer: Peer) -> Place:
     return Place("peers_peer", "preshared_key", str(peer.pk))
 
 
-def settle_placements() -> int:
-    """Servers that are new in their environment get the peers that grants give them. How many servers there were."""
-    waiting = list(Placement.objects.filter(settled_at=None, ended_at=None).select_related("server__environment"))
-    for placement in waiting:
-        _settle_placement(placement, actor=SYSTEM)
-    return len(waiting)
+def settle_placements() -> dict[int, str]:
+    """Servers that are new in their environment get the peers that grants give them. Returns those whose pool is
+    too small for that, with why; they wait, and hold up no other."""
+    full = {}
+    for placement in Placement.objects.filter(settled_at=None, ended_at=None).select_related("server__environment"):
+        try:
+            _settle_placement(placement, actor=SYSTEM)
+        except PoolExhausted as error:
+            full[placement.server_id] = str(error)
+    return full
 
 
 def _settle_placement(placement: Placement, *, actor: Actor) -> None:
@@ -145,7 +151,8 @@ def expire_peers() -> int:
     people = list(Person.objects.filter(pk__in=set(due)))
     for person in people:
         with act(Verb.PEER_EXPIRE, actor=SYSTEM, reason="the grant's end came") as this:
-            done = settle([person.pk], this=this, ending=Ending(Peer.End.EXPIRED, is_decided=True))
+            ending = Ending(Peer.End.EXPIRED, is_decided=True)
+            done = settle([person.pk], this=this, ending=ending, may_issue=False)
             this.on(person, changes={"peers ended": ["", str(done.ended)]})
     return len(people)
 
