@@ -26,8 +26,13 @@ def lock_servers(ids: Iterable[int]) -> list[Server]:
 def mark_changed(server_ids: Iterable[int]) -> None:
     """Desired state of these servers changed. Call it last in the transaction."""
     ids = set(server_ids)
-    Server.objects.filter(pk__in=ids).update(generation=F("generation") + 1)
+    raise_generation(ids)
     hint(DRAIN, ids)
+
+
+def raise_generation(server_ids: Iterable[int]) -> None:
+    """As `mark_changed`, where the caller gives the hint itself: the push after a revoke must not race with it."""
+    Server.objects.filter(pk__in=set(server_ids)).update(generation=F("generation") + 1)
 
 
 def hint(task: str, server_ids: Iterable[int]) -> None:

@@ -29,6 +29,10 @@ class ReceiptSeen:
     disk: bool
     found: tuple[str, ...]
 
+    @property
+    def is_proof(self) -> bool:
+        return self.durable and self.kernel and self.disk
+
 
 @dataclass(frozen=True)
 class PeerSeen:

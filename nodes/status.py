@@ -37,24 +37,40 @@ def confirm(group: Sequence[Confirmation]) -> int:
         pending = Receipt.objects.filter(
             confirmed_at=None, server__in={c.server_id for c in group}, public_key__in={key for _, key in seen}
         ).select_related("server")
-        rows = [row for row in pending if (row.server_id, row.public_key) in seen]
-        for row in rows:
-            _fill(row, *seen[row.server_id, row.public_key], now)
-        fields = ["confirmed_at", "is_gone_from_kernel", "is_gone_from_disk", "is_durable", "generation", "found"]
-        Receipt.objects.bulk_update(rows, fields)
-        proven = [row for row in rows if row.confirmed_at]
+        answered = [
+            (row, *seen[row.server_id, row.public_key]) for row in pending if (row.server_id, row.public_key) in seen
+        ]
+        proven = _write_proof([(row, c.state.generation) for row, c, r in answered if r.is_proof], now)
+        for row, answer, receipt in answered:
+            if not receipt.is_proof:
+                _write_doubt(row, answer.state.generation, receipt)
         _mark_gone(proven, now)
         _record_proof(proven)
         _mark_reachable([c.server_id for c in group], now)
     return len(proven)
 
 
-def _fill(row: Receipt, answer: Confirmation, receipt: ReceiptSeen, now: dt.datetime) -> None:
-    row.is_gone_from_kernel, row.is_gone_from_disk = receipt.kernel, receipt.disk
-    row.is_durable, row.found = receipt.durable, list(receipt.found)
-    row.generation = answer.state.generation
-    if receipt.kernel and receipt.disk and receipt.durable:
-        row.confirmed_at = now
+def _write_proof(found: list[tuple[Receipt, int]], now: dt.datetime) -> list[Receipt]:
+    """One statement for each generation, which most servers share: this is on the way of every revocation."""
+    by_generation: defaultdict[int, list[Receipt]] = defaultdict(list)
+    for row, generation in found:
+        row.confirmed_at, row.generation = now, generation
+        by_generation[generation].append(row)
+    proof = {"is_gone_from_kernel": True, "is_gone_from_disk": True, "is_durable": True, "found": []}
+    for generation, rows in by_generation.items():
+        same = Receipt.objects.filter(pk__in=[row.pk for row in rows], confirmed_at=None)
+        same.update(confirmed_at=now, generation=generation, **proof)
+    return [row for row, _ in found]
+
+
+def _write_doubt(row: Receipt, generation: int, receipt: ReceiptSeen) -> None:
+    Receipt.objects.filter(pk=row.pk, confirmed_at=None).update(
+        is_gone_from_kernel=receipt.kernel,
+        is_gone_from_disk=receipt.disk,
+        is_durable=receipt.durable,
+        generation=generation,
+        found=list(receipt.found),
+    )
 
 
 def _mark_gone(proven: list[Receipt], now: dt.datetime) -> None:

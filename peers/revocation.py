@@ -8,7 +8,7 @@ from django.utils import timezone
 from audit.services import Act, Actor, act
 from audit.verbs import Verb
 from fleet.access import require_operator
-from fleet.changes import DRAIN_REVOCATIONS, hint, lock_servers, mark_changed
+from fleet.changes import DRAIN_REVOCATIONS, hint, lock_servers, raise_generation
 from fleet.models import Environment
 from peers.keys import BadKey, parse_public_key
 from peers.models import Device, Peer, Person, Receipt, Revocation, Tombstone
@@ -85,5 +85,5 @@ def _kill(row: Revocation, keys: list[str], this: Act) -> set[int]:
     Receipt.objects.bulk_create(
         Receipt(revocation=row, server_id=server, public_key=key) for server, key in sorted(held)
     )
-    mark_changed(touched)
+    raise_generation(touched)
     return {server for server, _ in held}
