@@ -28,7 +28,7 @@ class EventAdmin(ModelAdmin):
     list_fullwidth = True
     ordering = ("-id",)
     fields = (
-        *("timestamp", "what", "target_label", "environment_label", "actor_label", "came_from", "remote_addr"),
+        *("timestamp", "verb", "target_label", "environment_label", "actor_label", "came_from", "remote_addr"),
         *("reason", "differences", "act"),
     )
     readonly_fields = fields

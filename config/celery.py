@@ -11,6 +11,7 @@ app = Celery("muster")
 app.conf.update(
     broker_url=settings.BROKER_URL,
     broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
     # A silent broker must cost a person nothing: what they did is already committed, the sweep will find it.
     broker_transport_options={
         **{"socket_timeout": 0.2, "socket_connect_timeout": 0.2},

@@ -126,11 +126,13 @@ LANGUAGE_CODE = "en-gb"
 TIME_ZONE = env_str("MUSTER_TIME_ZONE", "UTC")
 USE_TZ = True
 USE_I18N = False
+FORMAT_MODULE_PATH = "config.formats"
 
 # --- Static files -----------------------------------------------------------------------------------------------
 
 STATIC_URL = "/static/"
 STATIC_ROOT = Path(env_str("MUSTER_STATIC", str(DATA_DIR / "static")))
+STATIC_ROOT.mkdir(parents=True, exist_ok=True)  # whitenoise warns of a folder that is not there
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -148,7 +150,7 @@ def _page(title: str, icon: str, model: str, **more: str) -> dict[str, object]:
     return {"title": title, "icon": icon, "link": link, "permission": permission, **more}
 
 
-ADMINS = "nodes.dashboard.may_administer"
+_ADMINISTRATORS = "nodes.dashboard.may_administer"
 UNFOLD = {
     "SITE_TITLE": "Muster",
     "SITE_HEADER": "Muster",
@@ -209,9 +211,9 @@ UNFOLD = {
                 "title": "Governance",
                 "items": [
                     _page("Events", "policy", "audit_event"),
-                    _page("Users", "person", "fleet_user", permission=ADMINS),
-                    _page("Roles", "badge", "fleet_role", permission=ADMINS),
-                    _page("API tokens", "vpn_key", "fleet_apitoken", permission=ADMINS),
+                    _page("Users", "person", "fleet_user", permission=_ADMINISTRATORS),
+                    _page("Roles", "badge", "fleet_role", permission=_ADMINISTRATORS),
+                    _page("API tokens", "vpn_key", "fleet_apitoken", permission=_ADMINISTRATORS),
                 ],
             },
         ],

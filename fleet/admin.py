@@ -25,6 +25,7 @@ from fleet.templatetags.moments import ago
 assert issubclass(auth_admin.GroupAdmin, admin.ModelAdmin)
 admin.site.unregister(Group)
 admin.site.disable_action("delete_selected")
+admin.site.index_title = "Overview"
 
 
 class ConsoleAdmin(ModelAdmin):
@@ -126,6 +127,12 @@ class BastionAdmin(ConsoleAdmin):
         return visible_bastions(request.user)
 
 
+STATE_COLOURS = {
+    **{"in sync": "success", "unreachable": "danger", "not enrolled": "info"},
+    **{"held": "warning", "drifted": "warning", "pending": "warning"},
+}
+
+
 class ServerAdmin(ConsoleAdmin):
     """Registered by `nodes`, which adds what is asked of the machine."""
 
@@ -151,7 +158,7 @@ class ServerAdmin(ConsoleAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
         return (*self.readonly_fields, "name", "environment") if obj else self.readonly_fields
 
-    @display(label={"in sync": "success", "unreachable": "danger", "not enrolled": "info", "held": "warning"})
+    @display(label=STATE_COLOURS)
     def state(self, server: Server) -> str:
         return state_of(server)
 

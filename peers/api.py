@@ -13,6 +13,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from fleet.filters import by_id
 from fleet.models import Environment, Server
 from fleet.rest import Input, Reason, Resource, Text, Visible
 from fleet.scope import visible_environments, visible_servers
@@ -72,7 +73,7 @@ class DeviceInput(Input):
 
 
 class DeviceFilter(django_filters.FilterSet):
-    person = django_filters.NumberFilter(field_name="person_id")
+    person = by_id("person_id")
     public_key = django_filters.CharFilter()
     is_revoked = django_filters.BooleanFilter(field_name="revoked_at", lookup_expr="isnull", exclude=True)
 
@@ -119,9 +120,9 @@ class GrantsInput(Input):
 
 
 class GrantFilter(django_filters.FilterSet):
-    person = django_filters.NumberFilter(field_name="person_id")
-    environment = django_filters.NumberFilter(field_name="environment_id")
-    server = django_filters.NumberFilter(field_name="server_id")
+    person = by_id("person_id")
+    environment = by_id("environment_id")
+    server = by_id("server_id")
     is_ended = django_filters.BooleanFilter(field_name="ended_at", lookup_expr="isnull", exclude=True)
 
 
@@ -180,9 +181,9 @@ class PeerSerializer(serializers.ModelSerializer[Peer]):
 
 
 class PeerFilter(django_filters.FilterSet):
-    device = django_filters.NumberFilter(field_name="device_id")
-    person = django_filters.NumberFilter(field_name="device__person_id")
-    server = django_filters.NumberFilter(field_name="server_id")
+    device = by_id("device_id")
+    person = by_id("device__person_id")
+    server = by_id("server_id")
     is_ended = django_filters.BooleanFilter(field_name="ended_at", lookup_expr="isnull", exclude=True)
 
 
@@ -258,7 +259,7 @@ class RevocationInput(Input):
 
 
 class RevocationFilter(django_filters.FilterSet):
-    person = django_filters.NumberFilter(field_name="person_id")
+    person = by_id("person_id")
 
 
 class RevocationViewSet(Resource[Revocation]):

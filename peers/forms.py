@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from django import forms
 from django.db.models import Model
 
 from fleet.forms import Line, Lines, ServiceForm
@@ -38,7 +37,6 @@ class DeviceForm(ServiceForm):
 
 class GrantForm(ServiceForm):
     networks = Lines(help_text="What the tunnel carries, one network a line; empty for everything.")
-    reason = forms.CharField(max_length=500, help_text="Kept in the ledger.")
 
     class Meta:
         model = Grant

@@ -25,6 +25,12 @@ def keyrings(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def quick_passwords() -> None:
+    """A slow hash is right for people and makes the cast cost a second a test."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(scope="session", autouse=True)
 def emptying_tables_lifts_the_ledger() -> Iterator[None]:
     """Tests with real transactions empty all tables afterwards, which the ledger refuses to everybody else."""
     empty = TransactionTestCase._fixture_teardown  # type: ignore[attr-defined]
