@@ -177,7 +177,7 @@ def _observe(server_id: int, crew: Crew) -> Outcome:
         raise
     seen = observe.peers(answer.body, 100_000)
     state = observe.node_state(answer.body)
-    status.record_observation(server_id, state, seen, observe.drift(answer.body), "")
+    status.record_observation(server_id, state, seen, observe.drift(answer.body), observe.node_version(session.about))
     return Outcome("observed", f"{len(seen)} peers changed")
 
 

@@ -91,6 +91,12 @@ def node_state(body: Mapping[str, object]) -> NodeState:
     )
 
 
+def node_version(about: Mapping[str, object]) -> str:
+    """The version in a node's hello."""
+    node = about.get("node")
+    return text(node.get("version"), 20) if isinstance(node, dict) else ""
+
+
 def receipts(body: Mapping[str, object], asked: set[str]) -> list[ReceiptSeen]:
     """One for each key that was asked, and for no other."""
     found = [_receipt(mapping(row)) for row in rows(body, "receipts", len(asked))]

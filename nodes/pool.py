@@ -21,11 +21,12 @@ class Base:
 
 @dataclass(eq=False)
 class Session:
-    """A server's open connection; each lane is for one thread at a time."""
+    """A server's open connection; each lane is for one thread at a time. `about` is the node's own hello."""
 
     connection: Connection
     work: Lane
     revoke: Lane
+    about: Mapping[str, object]
     base: Base | None = None
 
     @property
@@ -152,7 +153,10 @@ class SessionPool:
         command = f"muster-node session {slot.interface}"
         try:
             work, revoke = (connection.open_lane(command, timeout=until - time.monotonic()) for _ in range(2))
+            # A node's first answer costs it more than the next: let that not be a revocation's.
+            revoke.call("hello", timeout=until - time.monotonic())
+            about = work.call("hello", timeout=until - time.monotonic()).body
         except BaseException:
             connection.close()
             raise
-        return Session(connection, work, revoke)
+        return Session(connection, work, revoke, about)
