@@ -2,11 +2,11 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -27,21 +27,40 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
 class RunningConsole:
     """Up from entering the `with` block to its end. `log` holds all that its processes said."""
 
     def __init__(self, folder: Path, *, port: int = 0, environment: Mapping[str, str] | None = None) -> None:
         self.folder, self.port = folder, port or free_port()
-        self.environment = {**os.environ, "MUSTER_DATA": str(folder), **(environment or {})}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("MUSTER_")}
+        self.environment = {**inherited, "MUSTER_DATA": str(folder), **(environment or {})}
         self.log = folder / "up.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        command = [sys.executable, "manage.py", "up", "--bind", f"127.0.0.1:{self.port}"]
+        # Where we die without a word it stops by itself; its own session keeps Ctrl-C for us.
+        dying = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+        command = [*dying, sys.executable, "manage.py", "up", "--bind", f"127.0.0.1:{self.port}"]
         with self.log.open("wb") as file:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+                command,
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
             )
         try:
             self.wait_to_say("the Console is at", START_LIMIT)
@@ -94,11 +113,15 @@ class RunningConsole:
             found.update({name: pid for name, word in words.items() if word in line})
         return found
 
-    def manage(self, *words: str, environment: Mapping[str, str] | None = None) -> str:
-        """Another command on the same data; its stdout, or CalledProcessError."""
-        variables = {**self.environment, **(environment or {})}
+    def manage(self, *words: str, input: str = "") -> str:
+        """Another command on the same data; its stdout, or RuntimeError with what it said."""
         command = [sys.executable, "manage.py", *words]
-        return subprocess.run(command, cwd=ROOT, env=variables, check=True, capture_output=True, text=True).stdout
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.environment, check=False, input=input, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise RuntimeError(f"manage.py {words[0]}: {done.stderr.strip()}")
+        return done.stdout
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Ends it; its exit status."""
@@ -121,7 +144,3 @@ def cpu_seconds(pid: int) -> float:
     """What a process has used of a core so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def elapsed(began: float) -> float:
-    return time.monotonic() - began

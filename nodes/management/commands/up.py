@@ -51,7 +51,7 @@ class Command(BaseCommand):
     def _greet(self, address: str, has_user: bool) -> None:
         self._say("up", f"the Console is at {address}")
         if not has_user:
-            self._say("up", "nobody can sign in yet: run `manage.py createsuperuser` in another terminal")
+            self._say("up", "nobody can sign in yet: run `manage.py add_user NAME --admin` in another terminal")
 
 
 def _parse_bind(bind: str) -> tuple[str, int]:
