@@ -148,6 +148,8 @@ class Grounds:
         for name in names:
             self.live_pid(name)
         wires.unplug([w for w in self.state.wires if w.near is None and w.far.node in names])
+        between = [w for w in self.state.wires if w.near and {w.near.node, w.far.node} & set(names)]
+        wires.unplug_between(between, self.pid)
         self.processes.kill(names)
 
     def fault(self, name: str) -> Fault:

@@ -55,8 +55,16 @@ def _mac(end: End) -> str:
 
 
 def unplug(wires: Iterable[Wire]) -> None:
-    """Take away the bridge's ports; wires between nodes go with the node."""
+    """Take away the bridge's ports; wires between nodes go with the nodes."""
     ip_batch([f"link del {w.port}" for w in wires if w.port and link_exists(w.port)], force=True)
+
+
+def unplug_between(wires: Iterable[Wire], pid_of: PidOf) -> None:
+    """Take away wires between nodes now: a dead node's network, and their ends with it, fades only later."""
+    for wire in wires:
+        pid = pid_of(wire.near.node) if wire.near else None
+        if wire.near and pid:
+            ip_batch([f"link del {wire.near.interface}"], pid=pid, force=True)
 
 
 def configure(pid: int, ends: Iterable[End]) -> None:

@@ -82,3 +82,11 @@ def test_forwarding_and_firewall_of_the_disk_are_back_after_a_boot(lab: Lab) -> 
     client.stream("10.1.0.1").wait_for_reply(30)
     assert client.ping(host.address).lost == 0
     assert client.ping(host.address6).lost == 0
+
+
+def test_a_server_with_a_host_behind_it_has_its_cable_again_after_a_reboot(lab: Lab) -> None:
+    server = lab.add_server()
+    host = lab.add_host_behind(server)
+    for _ in range(3):
+        server.reboot()
+        server.stream(host.address).wait_for_reply(10)
