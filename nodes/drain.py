@@ -1,7 +1,8 @@
 """Due servers of a shard: revocations first, to all at once, written down in groups as the answers come."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 
 from django.conf import settings
 from django.db.models import F, Q, QuerySet
@@ -12,7 +13,7 @@ from nodes import observe, status
 from nodes.crew import Crew
 from nodes.desired import keys_to_kill
 from nodes.faults import TransportError
-from nodes.lanes import Answer, Lane, collect
+from nodes.lanes import Answer, Lane, collect_groups
 from nodes.observe import Nonsense
 from nodes.pool import Session
 from nodes.reconcile import Outcome, reconcile, session_to, told
@@ -21,6 +22,7 @@ from nodes.tombstones import due_tombstones
 
 REVOKE_TIMEOUT = 2.0
 OBSERVE_TIMEOUT = 10.0
+LINGER = 0.05
 Kills = list[dict[str, str]]
 
 
@@ -34,20 +36,37 @@ def drain_revocations(shard: int, crew: Crew) -> "list[Future[None]]":
     due = {pk: keys for pk, keys in keys_to_kill().items() if pk % settings.SHARDS == shard}
     ours = crew.revoking.take(due)
     sessions = {pk: session for pk in ours if (session := crew.pool.get(pk)) is not None}
-    jobs = [_open_and_revoke(pk, due[pk], crew) for pk in sorted(ours - set(sessions)) if _may_try(pk, crew)]
-    _revoke_all(sessions, due, crew)
+    with _freeing(set(ours), crew) as held:
+        silent = _silent(ours - set(sessions))
+        jobs = [_open_and_revoke(pk, due[pk], crew) for pk in sorted(ours - set(sessions) - silent)]
+        held -= ours - set(sessions) - silent
+        _revoke_all(sessions, due, crew, held)
     return jobs
 
 
-def _may_try(server_id: int, crew: Crew) -> bool:
-    """A server that did not answer is tried again after its backoff, which is five seconds at most."""
-    is_due = not Server.objects.filter(pk=server_id, status__next_attempt_at__gt=timezone.now()).exists()
-    if not is_due:
-        crew.revoking.give_back(server_id)
-    return is_due
+@contextmanager
+def _freeing(held: set[int], crew: Crew) -> Iterator[set[int]]:
+    """Whatever happens, servers that are still in `held` at the end may be asked by others again."""
+    try:
+        yield held
+    finally:
+        for pk in held:
+            _free(pk, crew)
 
 
-def _revoke_all(sessions: dict[int, Session], due: dict[int, Kills], crew: Crew) -> None:
+def _free(server_id: int, crew: Crew) -> None:
+    """A revocation that came while its server was being asked goes out now, not with the next sweep."""
+    if crew.revoking.give_back(server_id):
+        crew.work(lambda: drain_revocations(server_id % settings.SHARDS, crew))
+
+
+def _silent(server_ids: set[int]) -> set[int]:
+    """Those that did not answer just now: they are tried again after a backoff, which is five seconds at most."""
+    later = Server.objects.filter(pk__in=server_ids, status__next_attempt_at__gt=timezone.now())
+    return set(later.values_list("pk", flat=True))
+
+
+def _revoke_all(sessions: dict[int, Session], due: dict[int, Kills], crew: Crew, held: set[int]) -> None:
     """Sends to all, then collects in the order of arrival; each server is free again once it is written down."""
     asked: dict[Lane, int] = {}
     owner = {session.revoke: pk for pk, session in sessions.items()}
@@ -56,30 +75,18 @@ def _revoke_all(sessions: dict[int, Session], due: dict[int, Kills], crew: Crew)
             asked[lane] = lane.send("revoke", keys=due[pk])
         except TransportError as error:
             _give_up(pk, error, crew)
-    arriving = collect(asked, timeout=REVOKE_TIMEOUT)
-    for group in _groups(arriving, len(asked)):
-        answers = [(owner[lane], outcome) for lane, outcome in group]
+    # In groups, as a transaction for each would cost more than the answers; a silent server holds up no receipt.
+    for group in collect_groups(asked, timeout=REVOKE_TIMEOUT, size=max(1, len(asked) // 2), linger=LINGER):
+        answers = {owner[lane]: outcome for lane, outcome in group}
         _write_down(answers, due, crew)
+        held -= set(answers)
+        for pk in answers:
+            _free(pk, crew)
 
 
-def _groups(
-    arriving: Iterator[tuple[Lane, Answer | TransportError]], count: int
-) -> Iterator[list[tuple[Lane, Answer | TransportError]]]:
-    """Answers in groups: a transaction for each would cost more than the answers themselves."""
-    size = max(1, count // 2)
-    group = []
-    for item in arriving:
-        group.append(item)
-        if len(group) >= size:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def _write_down(answers: Sequence[tuple[int, Answer | TransportError]], due: dict[int, Kills], crew: Crew) -> None:
+def _write_down(answers: Mapping[int, Answer | TransportError], due: dict[int, Kills], crew: Crew) -> None:
     confirmations = []
-    for pk, outcome in answers:
+    for pk, outcome in answers.items():
         if isinstance(outcome, TransportError):
             _give_up(pk, outcome, crew)
             continue
@@ -87,8 +94,6 @@ def _write_down(answers: Sequence[tuple[int, Answer | TransportError]], due: dic
         if found is not None:
             confirmations.append(found)
     status.confirm(confirmations)
-    for pk, _ in answers:
-        crew.revoking.give_back(pk)
 
 
 def _confirmation(server_id: int, answer: Answer, keys: Kills) -> Confirmation | None:
@@ -104,7 +109,6 @@ def _give_up(server_id: int, error: TransportError, crew: Crew) -> None:
     """This server stays pending, with the reason on its page; a new connection is tried when it is due."""
     crew.pool.drop(server_id)
     status.record_failure(server_id, reason=type(error).__name__, message=str(error))
-    crew.revoking.give_back(server_id)
 
 
 def _open_and_revoke(server_id: int, keys: Kills, crew: Crew) -> "Future[None]":
@@ -119,9 +123,9 @@ def _open_and_revoke(server_id: int, keys: Kills, crew: Crew) -> "Future[None]":
         try:
             outcome = told(server_id, attempt)
         finally:
-            crew.revoking.give_back(server_id)
+            _free(server_id, crew)
         if outcome.result == "revoked":
-            _reconcile_one(server_id, crew)
+            _reconcile_soon(server_id, crew)
 
     return crew.open(job)
 
@@ -129,7 +133,7 @@ def _open_and_revoke(server_id: int, keys: Kills, crew: Crew) -> "Future[None]":
 def drain(shard: int, crew: Crew) -> "list[Future[None]]":
     """Revocations, then every server of the shard whose desired state is newer than what was observed."""
     jobs = drain_revocations(shard, crew)
-    return jobs + [_reconcile_soon(pk, crew) for pk in due_servers(shard)]
+    return jobs + [job for pk in due_servers(shard) for job in _reconcile_soon(pk, crew)]
 
 
 def due_servers(shard: int) -> list[int]:
@@ -139,39 +143,42 @@ def due_servers(shard: int) -> list[int]:
     return list(found.values_list("pk", flat=True))
 
 
-def _reconcile_soon(server_id: int, crew: Crew) -> "Future[None]":
+def _reconcile_soon(server_id: int, crew: Crew) -> "list[Future[None]]":
+    return _begin(server_id, crew, lambda: reconcile(server_id, crew.pool))
+
+
+def _begin(server_id: int, crew: Crew, task: Callable[[], object]) -> "list[Future[None]]":
+    """The job, unless one on this server waits or runs: that one then looks again at its end. So a server has one
+    job at most, and dead ones cannot fill the lane with theirs."""
+    if not crew.working.take([server_id]):
+        return []
     lane = crew.work if crew.pool.get(server_id) else crew.open
-    return lane(lambda: _reconcile_one(server_id, crew))
+    return [lane(lambda: _end(server_id, crew, task))]
 
 
-def _reconcile_one(server_id: int, crew: Crew) -> None:
-    """Again as long as the desired state moved on meanwhile and the node followed."""
-    with crew.working.held(server_id) as is_ours:
-        while is_ours and reconcile(server_id, crew.pool).result in {"applied", "already"} and _is_behind(server_id):
-            pass
-
-
-def _is_behind(server_id: int) -> bool:
-    behind = Q(status__observed_generation__lt=F("generation")) | Q(status__observed_epoch__lt=F("epoch"))
-    return Server.objects.filter(behind, pk=server_id).exists()
+def _end(server_id: int, crew: Crew, task: Callable[[], object]) -> None:
+    try:
+        task()
+    finally:
+        is_asked_again = crew.working.give_back(server_id)
+    if is_asked_again and server_id in due_servers(server_id % settings.SHARDS):
+        _reconcile_soon(server_id, crew)
 
 
 def poll(shard: int, crew: Crew) -> "list[Future[None]]":
     """Ask every server of the shard what it holds, and hand it tombstones that it has not had."""
-    return [crew.open(lambda pk=pk: _poll_one(pk, crew)) for pk in of_shard(shard).values_list("pk", flat=True)]  # type: ignore[misc]
+    return [job for pk in of_shard(shard).values_list("pk", flat=True) for job in _poll_soon(pk, crew)]
 
 
-def _poll_one(server_id: int, crew: Crew) -> None:
-    with crew.working.held(server_id) as is_ours:
-        if is_ours:
-            told(server_id, lambda: _observe(server_id, crew))
+def _poll_soon(server_id: int, crew: Crew) -> "list[Future[None]]":
+    return _begin(server_id, crew, lambda: told(server_id, lambda: _observe(server_id, crew)))
 
 
 def _observe(server_id: int, crew: Crew) -> Outcome:
     session = session_to(server_id, crew.pool)
     try:
         _hand_over_tombstones(server_id, session, crew)
-        answer = session.work.call("observe", timeout=OBSERVE_TIMEOUT, full=False)
+        answer = session.ask("observe", timeout=OBSERVE_TIMEOUT, full=False)
     except TransportError:
         crew.pool.drop(server_id)
         raise
@@ -184,8 +191,10 @@ def _observe(server_id: int, crew: Crew) -> Outcome:
 def _hand_over_tombstones(server_id: int, session: Session, crew: Crew) -> None:
     """Keys that this server never held: it must refuse them too, so that no import or restore brings one in."""
     due = due_tombstones(server_id)
-    with crew.revoking.held(server_id) as is_ours:
-        if is_ours and due.keys:
+    if not due.keys:
+        return
+    with _freeing(crew.revoking.take([server_id]), crew) as held:
+        if held:
             session.revoke.call("revoke", timeout=REVOKE_TIMEOUT, keys=due.keys)
             due.was_taken(server_id)
 

@@ -127,7 +127,7 @@ def _prove(server: Server, result: InstallResult, credential: Credential, pool: 
     """Log in as the Console will from now on; nothing is called enrolled that we cannot reach so."""
     pool.drop(server.pk)
     target = way_in(server, result.host_key, credential)
-    pool.open(server.pk, target, server.interface).work.call("hello", timeout=10.0)
+    pool.open(server.pk, target, server.interface).ask("hello", timeout=10.0)
 
 
 def fail(enrolment: Enrolment, message: str) -> None:

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from nodes.faults import Unreachable
-from nodes.lanes import Lane
+from nodes.lanes import Answer, Lane
 from nodes.transport import CONNECT_TIMEOUT, Connection, Target, connect
 
 
@@ -21,13 +21,19 @@ class Base:
 
 @dataclass(eq=False)
 class Session:
-    """A server's open connection; each lane is for one thread at a time. `about` is the node's own hello."""
+    """A server's open connection; the revoke lane is for one thread at a time. `about` is the node's own hello."""
 
     connection: Connection
     work: Lane
     revoke: Lane
     about: Mapping[str, object]
     base: Base | None = None
+    _asking: threading.Lock = field(default_factory=threading.Lock)
+
+    def ask(self, op: str, *, timeout: float, **fields: object) -> Answer:
+        """One request on the work lane, whoever else asks at the same time; NodeRefused when the node says no."""
+        with self._asking:
+            return self.work.call(op, timeout=timeout, **fields)
 
     @property
     def is_live(self) -> bool:

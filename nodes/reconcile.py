@@ -97,12 +97,12 @@ def _send(desired: Desired, session: Session, envelope: dict[str, object]) -> An
     if base is not None:
         try:
             body = render.delta(desired.content, base.digest, base.lines)
-            return session.work.call("apply", timeout=DELTA_TIMEOUT, **envelope, **body)
+            return session.ask("apply", timeout=DELTA_TIMEOUT, **envelope, **body)
         except NodeRefused as error:
             if error.code != "base":
                 raise
             session.base = None
-    return session.work.call("apply", timeout=WHOLE_TIMEOUT, **envelope, **render.whole(desired.content))
+    return session.ask("apply", timeout=WHOLE_TIMEOUT, **envelope, **render.whole(desired.content))
 
 
 def _envelope(desired: Desired, tombstones: Batch) -> dict[str, object]:
@@ -163,7 +163,7 @@ def plan(server_id: int, pool: SessionPool) -> Outcome:
     desired = desired_state(server_id)
     session = session_to(server_id, pool)
     body = {**_envelope(desired, Batch([], 0)), **render.whole(desired.content), "dry_run": True}
-    answer = session.work.call("apply", timeout=WHOLE_TIMEOUT, **body)
+    answer = session.ask("apply", timeout=WHOLE_TIMEOUT, **body)
     would = observe.mapping(answer.body.get("would"))
     lists = {name: observe.rows(would, name, 1_000_000) for name in ("add", "remove", "update")}
     found = Plan(**{name: tuple(observe.text(key, 44) for key in keys) for name, keys in lists.items()})

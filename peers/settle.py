@@ -48,8 +48,10 @@ def lock_keys(keys: Iterable[str]) -> None:
 
 
 def lock_devices(people: Collection[int]) -> list[Device]:
-    """Live devices, locked in one order by all. Read under the lock, so a revocation that won is seen."""
-    rows = Device.objects.select_for_update(of=("self",)).filter(person__in=people, revoked_at=None)
+    """Live devices, locked in one order by all. Read under the lock, so a revocation that won is seen; the people
+    are locked before, so that of a grant and a device made at once the second sees the first."""
+    list(Person.objects.select_for_update(no_key=True).filter(pk__in=people).order_by("pk").values_list("pk"))
+    rows = Device.objects.select_for_update(of=("self",), no_key=True).filter(person__in=people, revoked_at=None)
     return list(rows.select_related("person").order_by("pk"))
 
 
