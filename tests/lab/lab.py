@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from tests.lab import bare, inotify, tunnels
-from tests.lab.commands import PATH, LabError, run
+from tests.lab.commands import PATH, LabError, link_exists, run
 from tests.lab.grounds import WORKERS, Grounds
 from tests.lab.machines import Client, Host, Machine, Server
 from tests.lab.slots import SLOTS, Slot, private_interfaces, try_lock
@@ -244,7 +244,9 @@ def _claim(number: int | None) -> tuple[Slot, int]:
         lock = try_lock(slot)
         if lock is None:
             continue
-        if not slot.folder.exists() or _sweep_slot(slot, detached=False):
+        # A bridge without a folder belongs to a lab in a container that shares this machine's network.
+        is_ours = slot.folder.exists() or not link_exists(slot.bridge)
+        if is_ours and (not slot.folder.exists() or _sweep_slot(slot, detached=False)):
             return slot, lock
         os.close(lock)
     raise LabError("every slot is taken" if number is None else f"slot {number} is taken")
