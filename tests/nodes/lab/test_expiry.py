@@ -1,0 +1,71 @@
+"""Access that ends by time: packets stop, rows end, and addresses rest before anybody else has them."""
+
+import datetime as dt
+
+import pytest
+from django.utils import timezone
+
+from audit.models import Event
+from audit.services import SYSTEM
+from fleet.models import AddressRange, Environment
+from nodes.chores import do_chores, release_rested
+from peers.models import Peer
+from peers.services import grant_access
+from tests.build import make_person
+from tests.fleet_in_lab import connect, console, register
+from tests.lab.lab import Lab
+from tests.lab.waiting import wait_for
+from tests.nodes.lab.acts import enrolled, held_keys
+
+pytestmark = [pytest.mark.lab, pytest.mark.django_db(transaction=True)]
+
+
+def test_a_grant_that_ends_takes_its_peer_out_and_lets_its_addresses_rest(lab: Lab, staging: Environment) -> None:
+    staging.address_rest = dt.timedelta(hours=1)
+    staging.save()
+    machine, client = lab.add_server(), lab.add_clients(1)[0]
+    with console(lab) as muster:
+        row = enrolled(muster, machine, staging)
+        person = make_person("Carol")
+        until = timezone.now() + dt.timedelta(seconds=6)
+        grant_access(actor=SYSTEM, person=person, server=row, reason="a moment", until=until)
+        device, pair = register(person)
+        muster.push()
+        connect(client, device, row, pair)
+        stream = client.stream("10.1.0.1")
+        stream.wait_for_reply(3)
+        wait_for(lambda: timezone.now() > until, 10, "the grant's end")
+        do_chores(muster.crew)
+        peer = Peer.objects.get(device=device)
+        assert (peer.end, peer.is_decided, peer.gone_at) == (Peer.End.EXPIRED, True, None)
+        assert _resting() == (2, 0)
+        muster.push()
+        assert held_keys(machine) == set()
+        assert client.ping("10.1.0.1").received == 0
+        event = Event.objects.get(verb="peer.expire")
+        assert (event.actor_label, event.target_label, event.reason) == ("Console", "Carol", "the grant's end came")
+        peer.refresh_from_db()
+        assert peer.gone_at is not None
+        assert release_rested() == 0
+        _let_pass(dt.timedelta(hours=2))
+        Peer.objects.update(gone_at=None)
+        assert release_rested() == 0
+        Peer.objects.update(gone_at=timezone.now())
+        assert release_rested() == 2
+        assert _resting() == (2, 2)
+    last = stream.last_answered_at()
+    assert last is not None
+    assert stream.unanswered(since=last + 0.001) != []
+
+
+def _resting() -> tuple[int, int]:
+    """How many addresses were freed, and how many of them released."""
+    freed = AddressRange.objects.exclude(freed_at=None)
+    return freed.count(), freed.exclude(released_at=None).count()
+
+
+def _let_pass(time: dt.timedelta) -> None:
+    for row in AddressRange.objects.exclude(freed_at=None):
+        assert row.freed_at is not None
+        row.freed_at -= time
+        row.save()
