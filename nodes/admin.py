@@ -83,7 +83,7 @@ class SeenAdmin(ConsoleAdmin):
     list_select_related: tuple[str, ...] = ("server",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        rows = self.model._default_manager.select_related("server__environment")
+        rows = self.model._default_manager.select_related("server__environment", *self.list_select_related)
         return scope_of(request.user).of(rows, "server__environment")
 
 

@@ -2,7 +2,6 @@
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from fleet.models import Environment
 from fleet.scope import scope_of
 from peers.models import Device, Grant, Peer, Person, Receipt, Revocation
 
@@ -38,6 +37,6 @@ def visible_revocations(user: object) -> QuerySet[Revocation]:
     rows = Revocation.objects.select_related("person")
     if sees is None:
         return rows
-    seen = Environment.objects.filter(pk__in=sees)
-    receipts = Receipt.objects.filter(revocation=OuterRef("pk"), server__environment__in=seen)
-    return rows.filter(Exists(receipts) | Q(revoked_by=str(user), receipts=None))
+    receipts = Receipt.objects.filter(revocation=OuterRef("pk"))
+    is_own = Q(revoked_by=str(user)) & ~Exists(receipts)
+    return rows.filter(Exists(receipts.filter(server__environment__in=sees)) | is_own)

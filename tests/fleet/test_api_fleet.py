@@ -20,7 +20,8 @@ BASTION = {"name": "jump", "host": "198.51.100.9", "host_key": HOST_KEY}
 LONG = "x" * 300
 
 BAD_NAMES = ["", "UPPER", "a b", "a\n", "a\n[Interface]\nPostUp = id", "-a", "é", "x" * 64, "a\x00b", 5, None, ["a"]]
-BAD_SERVERS = [
+BAD_IDS: list[Any] = [10**30, "x", None, [1], {"id": 1}, True, 0, 999]
+BAD_SERVERS: list[tuple[str, Any]] = [
     *(("name", name) for name in BAD_NAMES),
     *(("host", value) for value in ("", "a b", "-oProxyCommand=id", "host:22 ", "a\nb", LONG)),
     *(("endpoint_host", value) for value in ("", "vpn.example.com\nPostUp = id", "$(id)")),
@@ -34,7 +35,7 @@ BAD_SERVERS = [
     *(("dns", value) for value in ("10.0.0.53", ["10.0.0.53/32"], ["dns.example.com"], [5], {"a": 1}, ["::1\nPostUp"])),
     *(("forward", value) for value in ("nat", "")),
     *(("ssh_user", value) for value in ("admin", "root;id")),
-    *(("environment", value) for value in (10**30, "x", None, [1], {"id": 1}, True, 0)),
+    *(("environment", value) for value in BAD_IDS),
     *(("bastion", value) for value in (10**30, "x", 999)),
     *(("is_observe_only", value) for value in ("perhaps", [])),
 ]

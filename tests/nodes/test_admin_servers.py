@@ -1,0 +1,141 @@
+"""Servers, enrolments, plans and held pushes in the admin."""
+
+import uuid
+from typing import Any
+
+import pytest
+from django.urls import reverse
+from django.utils import timezone
+
+from audit.models import Event
+from fleet.conditions import Type, update
+from fleet.models import Environment, Server, ServerStatus, User
+from nodes.models import BootstrapLogin, Enrolment, HeldPush, Hold, PlanRequest
+from peers.models import Person
+from tests.build import make_person, make_server
+from tests.doors import browser, rows
+
+FINGERPRINT = "SHA256:" + "x" * 43
+LOGIN = {"_answered": "1", "host_key": FINGERPRINT, "user": "root", "password": "hunter2 hunter2", "private_key": ""}
+SERVER = {
+    **{"name": "vpn-fra", "host": "198.51.100.7", "ssh_port": "22", "ssh_user": "root", "interface": "wg0"},
+    **{"endpoint_host": "vpn.example.com", "listen_port": "51820", "mtu": "1420", "forward": "masquerade"},
+    **{"ipv4_pool": "10.1.0.0/16", "ipv6_pool": "fd00:1::/64", "dns": "10.1.0.1\nfd00:1::1"},
+}
+
+
+def at(page: str, *args: object) -> str:
+    return reverse(f"admin:{page}", args=args)
+
+
+def mark_unreachable(server: Server) -> None:
+    message = "198.51.100.7:22 did not answer within 10 s."
+    condition = update({}, Type.REACHABLE, status=False, reason="ConnectTimeout", message=message, now=timezone.now())
+    ServerStatus.objects.filter(server=server).update(conditions=condition)
+
+
+def test_a_server_is_added_and_changed_through_its_service(bob: User, staging: Environment) -> None:
+    client = browser(bob)
+    assert client.post(at("fleet_server_add"), {**SERVER, "environment": staging.pk}).status_code == 302
+    server = Server.objects.get()
+    assert server.dns == ["10.1.0.1", "fd00:1::1"]
+    assert client.post(at("fleet_server_change", server.pk), {**SERVER, "mtu": "1400"}).status_code == 302
+    changed = Server.objects.get()
+    assert (changed.mtu, changed.generation) == (1400, server.generation + 1)
+    assert Event.objects.get(verb="server.change").changes == {"mtu": ["1420", "1400"]}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("name", value) for value in ("", "UPPER", "a\n[Interface]\nPostUp = id", "x" * 64)),
+        *(("interface", value) for value in ("../../etc/cron.d/x", "wg0;id", "-h", "x" * 16, "")),
+        *(("host", value) for value in ("", "a b", "-oProxyCommand=id")),
+        *(("ipv4_pool", value) for value in ("10.1.0.5/16", "010.1.0.0/16", "10.0.0.0/16;id")),
+        *(("dns", value) for value in ("dns.example.com", "10.0.0.53/32", "10.0.0.53 PostUp=id")),
+        *(("listen_port", value) for value in ("0", "65536", "x", "9" * 30)),
+        ("environment", "999"),
+    ],
+)
+def test_a_bad_field_of_a_server_stands_at_its_field(field: str, value: str, bob: User, staging: Environment) -> None:
+    """A1, A3, A4."""
+    client, good = browser(bob), {**SERVER, "environment": str(staging.pk)}
+    before = rows()
+    answer = client.post(at("fleet_server_add"), {**good, field: value})
+    assert list(answer.context["adminform"].form.errors) == [field]
+    assert rows() == before
+    assert client.post(at("fleet_server_add"), good).status_code == 302
+
+
+def test_an_enrolment_asks_for_the_host_key_and_never_shows_the_login(bob: User, staging: Environment) -> None:
+    """B14, C1."""
+    server, client = make_server(staging), browser(bob)
+    path = at("fleet_server_enrol", server.pk)
+    before = rows()
+    for bad in ("", "yes", "SHA256:x"):
+        answer = client.post(path, {**LOGIN, "host_key": bad, "private_key": "-----BEGIN hunter2"})
+        assert list(answer.context["form"].errors) == ["host_key"]
+        assert "hunter2" not in answer.content.decode()
+    assert rows() == before
+    assert client.post(path, LOGIN)["Location"] == at("fleet_server_change", server.pk)
+    assert "hunter2" not in BootstrapLogin.objects.get().boxed
+    for page in (at("fleet_server_change", server.pk), at("nodes_enrolment_change", Enrolment.objects.get().pk)):
+        assert "hunter2" not in client.get(page).content.decode()
+
+
+def test_a_plan_page_fills_itself_and_names_devices(bob: User, staging: Environment) -> None:
+    server, client = make_server(staging), browser(bob)
+    before = rows()
+    assert client.get(at("fleet_server_plan", server.pk)).status_code == 200
+    assert rows() == before
+    answer = client.post(at("fleet_server_plan", server.pk), {"_answered": "1"})
+    path = answer["Location"]
+    assert 'http-equiv="refresh"' in client.get(path).content.decode()
+    peer = {"public_key": "k" * 43 + "=", "device": "Carol's laptop"}
+    plan: dict[str, Any] = {"add": [peer], "remove": [], "update": [], "brake": "12 of 50 peers would go"}
+    PlanRequest.objects.update(plan=plan, finished_at=timezone.now())
+    page = client.get(path).content.decode()
+    assert ("Carol&#x27;s laptop" in page, "12 of 50 peers would go" in page) == (True, True)
+    assert 'http-equiv="refresh"' not in page
+
+
+def test_reconcile_is_not_done_by_a_link(bob: User, staging: Environment) -> None:
+    """B18."""
+    server, client = make_server(staging), browser(bob)
+    path = at("fleet_server_reconcile", server.pk)
+    assert client.get(path).status_code == 200
+    assert client.post(path, {"_answered": "1"})["Location"] == at("fleet_server_change", server.pk)
+
+
+def test_a_server_page_says_what_is_wrong_since_when(bob: User, staging: Environment) -> None:
+    server, client = make_server(staging), browser(bob)
+    mark_unreachable(server)
+    ServerStatus.objects.update(drift=[{"public_key": "k", "what": "extra", "detail": "<b>in the kernel</b>"}])
+    page = client.get(at("fleet_server_change", server.pk)).content.decode()
+    assert ("ConnectTimeout" in page, "did not answer within 10 s." in page) == (True, True)
+    assert "&lt;b&gt;in the kernel&lt;/b&gt;" in page
+
+
+def test_a_hold_is_approved_with_a_reason(bob: User, staging: Environment) -> None:
+    hold = Hold.objects.create(act=uuid.uuid4(), cause="grant.end by alice")
+    HeldPush.objects.create(hold=hold, server=make_server(staging), removals=12, held=50)
+    client, path = browser(bob), at("nodes_hold_approve", hold.pk)
+    before = rows()
+    assert list(client.post(path, {"_answered": "1", "reason": ""}).context["form"].errors) == ["reason"]
+    assert rows() == before
+    assert client.post(path, {"_answered": "1", "reason": "the project is over"}).status_code == 302
+    assert Hold.objects.get().approved_by == "bob"
+
+
+def test_the_first_page_names_what_needs_a_person(alice: User, staging: Environment) -> None:
+    server, client = make_server(staging, "vpn-sgp"), browser(alice)
+    assert "Nothing." in client.get("/admin/").content.decode()
+    mark_unreachable(server)
+    Hold.objects.create(act=uuid.uuid4(), cause="grant.end of everybody")
+    person = make_person("Dave")
+    Person.objects.get(pk=person.pk)
+    person.name = "Mallory"
+    person.save()  # past every service: the ledger shows it as unexplained
+    page = client.get("/admin/").content.decode()
+    found = [text in page for text in ("did not answer within 10 s.", "grant.end of everybody", ">unexplained<")]
+    assert (found, "Nothing." in page) == ([True, True, True], False)
