@@ -2,9 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 
 from django.db import connections
 
@@ -17,31 +16,29 @@ THREADS = 16
 
 
 class Claims:
-    """Servers that a thread of this process is at; a second one leaves them alone."""
+    """Servers that a job of this process is at. A second one leaves them alone, and the first is told of it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._taken: set[int] = set()
+        self._asked_again: set[int] = set()
 
     def take(self, server_ids: Iterable[int]) -> set[int]:
+        """Those that were free; they are the caller's until it gives them back."""
+        wanted = set(server_ids)
         with self._lock:
-            ours = set(server_ids) - self._taken
+            self._asked_again |= wanted & self._taken
+            ours = wanted - self._taken
             self._taken |= ours
             return ours
 
-    def give_back(self, server_id: int) -> None:
+    def give_back(self, server_id: int) -> bool:
+        """Whether somebody asked for it meanwhile, and so may know of more to do than was done."""
         with self._lock:
             self._taken.discard(server_id)
-
-    @contextmanager
-    def held(self, server_id: int) -> Iterator[bool]:
-        """Whether the server was free; it is this block's until its end."""
-        is_ours = bool(self.take([server_id]))
-        try:
-            yield is_ours
-        finally:
-            if is_ours:
-                self.give_back(server_id)
+            is_asked_again = server_id in self._asked_again
+            self._asked_again.discard(server_id)
+            return is_asked_again
 
 
 class Crew:

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import math
 import selectors
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -33,12 +35,14 @@ class Answer:
 
 
 class Lane:
-    """One session of a node. For one thread at a time; requests are answered in any order, each once."""
+    """One session of a node; requests are answered in any order, each once. Calls wait for each other; whoever
+    sends and collects by hand sees to it that nobody else does."""
 
     def __init__(self, channel: paramiko.Channel, where: str, within: Within) -> None:
         self.where = where
         self._channel = channel
         self._within = within
+        self._calling = threading.Lock()
         self._ids = itertools.count(1)
         self._asked: dict[int, float] = {}
         self._given_up: set[int] = set()
@@ -87,12 +91,12 @@ class Lane:
 
     def call(self, op: str, *, timeout: float = CALL_TIMEOUT, **fields: object) -> Answer:
         """Ask and wait; NodeRefused when the node says no."""
-        number = self.send(op, progress_timeout=timeout, **fields)
-        for _, outcome in collect({self: number}, timeout=timeout):
-            if isinstance(outcome, Answer):
-                return outcome
-            raise outcome
-        raise AssertionError("collect yields each lane once")
+        with self._calling:
+            number = self.send(op, progress_timeout=timeout, **fields)
+            [(_, outcome)] = collect({self: number}, timeout=timeout)
+        if isinstance(outcome, Answer):
+            return outcome
+        raise outcome
 
     def give_up(self, number: int) -> None:
         """Nobody waits for this answer any more: it is dropped when it comes."""
@@ -200,31 +204,47 @@ def _refuse(constant: str) -> object:
     raise ValueError(f"{constant} is no JSON")
 
 
-def collect(pending: Mapping[Lane, int], *, timeout: float) -> Iterator[tuple[Lane, Answer | TransportError]]:
+Outcome = tuple[Lane, Answer | TransportError]
+
+
+def collect(pending: Mapping[Lane, int], *, timeout: float) -> Iterator[Outcome]:
     """Each lane's answer or error in the order of arrival; its deadline is `timeout` seconds after its send.
 
     Answers are those that are ok; a refusal comes as NodeRefused. A lane that missed its deadline stays open,
     and its late answer will be dropped.
     """
+    for group in collect_groups(pending, timeout=timeout):
+        yield from group
+
+
+def collect_groups(
+    pending: Mapping[Lane, int], *, timeout: float, size: int = 1, linger: float = 0.0
+) -> Iterator[list[Outcome]]:
+    """As `collect`, in groups of about `size`; what has come is handed over `linger` seconds later at the latest."""
     waiting = {lane: lane.asked_at(number) + timeout for lane, number in pending.items()}
+    group: list[Outcome] = []
     with selectors.DefaultSelector() as selector:
         files = {lane: selector.register(lane.fileno(), selectors.EVENT_READ, lane).fd for lane in pending}
-        ready = list(pending)
+        ready, due = list(pending), math.inf
         while waiting:
             for lane in ready:
                 outcome = _outcome(lane, pending[lane], waiting[lane], timeout)
                 if outcome is not None:
                     del waiting[lane]
                     selector.unregister(files[lane])
-                    yield lane, outcome
-            ready = _ready(selector, waiting)
+                    due = due if group else time.monotonic() + linger
+                    group.append((lane, outcome))
+            if group and (len(group) >= size or not waiting or time.monotonic() >= due):
+                yield group
+                group = []
+            ready = _ready(selector, waiting, due if group else math.inf)
 
 
-def _ready(selector: selectors.BaseSelector, waiting: Mapping[Lane, float]) -> list[Lane]:
-    """Wait for lanes that have something to say, or are overdue."""
+def _ready(selector: selectors.BaseSelector, waiting: Mapping[Lane, float], until: float) -> list[Lane]:
+    """Wait for lanes that have something to say, or are overdue; not beyond `until`."""
     if not waiting:
         return []
-    events = selector.select(max(0.0, min(waiting.values()) - time.monotonic()))
+    events = selector.select(max(0.0, min(until, *waiting.values()) - time.monotonic()))
     now = time.monotonic()
     talking = {key.data: None for key, _ in events}
     return list(talking | {lane: None for lane, until in waiting.items() if until <= now})
