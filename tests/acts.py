@@ -1,0 +1,237 @@
+"""Every act that a person can ask for, each on a world of its own, for tests that hold for all of them."""
+
+import datetime as dt
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.apps import apps
+from django.db import connection
+from django.utils import timezone
+
+from audit.services import SYSTEM, Actor
+from fleet import services as fleet
+from fleet import tokens
+from fleet.models import ApiToken, Environment, Role, Server, User
+from nodes.models import HeldPush, Hold
+from nodes.services import approve_hold, request_enrolment
+from peers import revocation
+from peers import services as people
+from peers.models import Device, Grant, Person
+from tests.build import make_device, make_grant, make_person, make_server, new_public_key
+
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGPHsUrqbpUg/9ZfP1jI0tuLQCkmVpXySYcqc3ROLWSe"
+WHY = "ticket 4711"
+
+
+@dataclass(frozen=True)
+class World:
+    """One environment with a server, a person on it, a hold and what belongs to an administrator."""
+
+    environment: Environment
+    server: Server
+    person: Person
+    device: Device
+    grant: Grant
+    hold: Hold
+    user: User
+    role: Role
+    token: ApiToken
+
+
+def make_world(environment: Environment) -> World:
+    server = make_server(environment)
+    person = make_person(f"Carol of {environment}")
+    grant = make_grant(person, environment)
+    device = make_device(person)
+    hold = Hold.objects.create(act=uuid.uuid4(), cause=f"a cause in {environment}")
+    HeldPush.objects.create(hold=hold, server=server, removals=9, held=50)
+    user = fleet.add_user(actor=SYSTEM, username=f"u-{environment}", email="", password=None, is_superuser=False)
+    role = fleet.give_role(actor=SYSTEM, user=user, name=Role.Name.AUDITOR, environment=environment)
+    token, _ = tokens.add_token(actor=SYSTEM, user=user, name=f"t-{environment}", scope=ApiToken.Scope.READ)
+    return World(environment, server, person, device, grant, hold, user, role, token)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One act: how it is asked for, what the ledger then says, and who may ask."""
+
+    verb: str
+    ask: Callable[[World, Actor], object]
+    target: Callable[[World], str]
+    reason: str = ""
+    who: str = "place"  # place: operators of the environment; operator: of any; admin: superusers
+
+    def __str__(self) -> str:
+        return self.ask.__name__
+
+
+def _in_a_month() -> dt.datetime:
+    return timezone.now() + dt.timedelta(days=30)
+
+
+def _server(world: World, actor: Actor) -> object:
+    pools = {"ipv4_pool": "10.200.0.0/16", "ipv6_pool": "fd00:200::/64"}
+    host = "198.51.100.200"
+    return fleet.add_server(
+        actor=actor, environment=world.environment, name="new", host=host, endpoint_host=host, **pools
+    )
+
+
+def _asked(verb: str, target: Callable[[World], str], service: Callable[..., object], **rest: Any) -> Asked:
+    """`rest`: reason and who; all else are arguments, called with the world where they are functions."""
+    reason, who = rest.pop("says", ""), rest.pop("who", "place")
+
+    def ask(world: World, actor: Actor) -> object:
+        return service(actor=actor, **{name: v(world) if callable(v) else v for name, v in rest.items()})
+
+    ask.__name__ = service.__name__
+    return Asked(verb, ask, target, reason, who)
+
+
+ACTS = [
+    _asked("environment.add", lambda w: "lab", fleet.add_environment, name="lab", who="admin"),
+    _asked(
+        "environment.change",
+        lambda w: w.environment.name,
+        fleet.change_environment,
+        environment=lambda w: w.environment,
+        description="other",
+        reason=WHY,
+        says=WHY,
+        who="admin",
+    ),
+    _asked(
+        "bastion.add", lambda w: "gate", fleet.add_bastion, name="gate", host="gate", host_key=HOST_KEY, who="admin"
+    ),
+    Asked("server.add", _server, lambda w: "new"),
+    _asked(
+        "server.change",
+        lambda w: w.server.name,
+        fleet.change_server,
+        server=lambda w: w.server,
+        dns=lambda w: ["10.0.0.53"],
+        reason=WHY,
+        says=WHY,
+    ),
+    _asked(
+        "user.add",
+        lambda w: "dave",
+        fleet.add_user,
+        username="dave",
+        email="dave@example.com",
+        password="a long enough word",
+        is_superuser=False,
+        who="admin",
+    ),
+    _asked(
+        "role.give",
+        lambda w: f"{w.user} operator of {w.environment}",
+        fleet.give_role,
+        user=lambda w: w.user,
+        name="operator",
+        environment=lambda w: w.environment,
+        who="admin",
+    ),
+    _asked("role.end", lambda w: str(w.role), fleet.end_role, role=lambda w: w.role, who="admin"),
+    _asked(
+        "token.add", lambda w: "robot", tokens.add_token, user=lambda w: w.user, name="robot", scope="read", who="admin"
+    ),
+    _asked(
+        "token.revoke",
+        lambda w: w.token.name,
+        tokens.revoke_token,
+        token=lambda w: w.token,
+        reason=WHY,
+        says=WHY,
+        who="admin",
+    ),
+    _asked("person.add", lambda w: "Erin", people.add_person, name="Erin", who="operator"),
+    _asked(
+        "person.change",
+        lambda w: "Caroline",
+        people.change_person,
+        person=lambda w: w.person,
+        name="Caroline",
+        reason=WHY,
+        says=WHY,
+        who="operator",
+    ),
+    _asked(
+        "device.register",
+        lambda w: f"{w.person.name}'s phone",
+        people.register_device,
+        person=lambda w: w.person,
+        name="phone",
+        public_key=lambda w: new_public_key(),
+        who="operator",
+    ),
+    _asked(
+        "grant.add",
+        lambda w: f"{w.person.name} to {w.server}",
+        people.grant_access,
+        person=lambda w: w.person,
+        server=lambda w: w.server,
+        reason=WHY,
+        until=lambda w: _in_a_month(),
+        says=WHY,
+    ),
+    _asked(
+        "grant.end",
+        lambda w: str(w.grant),
+        people.end_grants,
+        grants=lambda w: [w.grant],
+        reason=WHY,
+        says=WHY,
+    ),
+    _asked(
+        "revocation.add",
+        lambda w: str(w.device),
+        revocation.revoke_devices,
+        devices=lambda w: [w.device],
+        reason=WHY,
+        says=WHY,
+    ),
+    _asked(
+        "revocation.add",
+        lambda w: f"everything of {w.person}",
+        revocation.revoke_person,
+        person=lambda w: w.person,
+        reason=WHY,
+        says=WHY,
+    ),
+    _asked(
+        "revocation.add",
+        lambda w: str(w.device),
+        revocation.revoke_key,
+        public_key=lambda w: w.device.public_key,
+        reason=WHY,
+        says=WHY,
+    ),
+    _asked(
+        "server.enrol",
+        lambda w: w.server.name,
+        request_enrolment,
+        server=lambda w: w.server,
+        host_key=HOST_KEY,
+        user="root",
+        password="a bootstrap password",
+    ),
+    _asked("push.approve", lambda w: w.hold.cause, approve_hold, hold=lambda w: w.hold, reason=WHY, says=WHY),
+]
+
+
+def everything() -> dict[str, list[dict[str, Any]]]:
+    """All rows of our own tables."""
+    models = [model for app in ("audit", "fleet", "peers", "nodes") for model in apps.get_app_config(app).get_models()]
+    return {model.__name__: list(model._default_manager.order_by("pk").values()) for model in models}
+
+
+def fill_the_ledger() -> None:
+    """From now on, until the transaction ends, the database takes no Event; as where its disk is full."""
+    statement = "ALTER TABLE audit_event ADD CONSTRAINT full_up CHECK (false) NOT VALID"
+    if connection.vendor == "sqlite":
+        statement = "CREATE TRIGGER full_up BEFORE INSERT ON audit_event BEGIN SELECT RAISE(ABORT, 'full'); END"
+    with connection.cursor() as cursor:
+        cursor.execute(statement)

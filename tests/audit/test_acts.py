@@ -1,0 +1,74 @@
+"""What holds for every act: its Event and its change are one, and only those may ask who may."""
+
+import pytest
+from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError
+
+from audit.context import acting_from
+from audit.models import Event
+from audit.services import SYSTEM
+from fleet.models import Environment, User
+from tests.acts import ACTS, Asked, World, everything, fill_the_ledger, make_world
+
+pytestmark = [pytest.mark.django_db, pytest.mark.parametrize("asked", ACTS, ids=str)]
+
+
+@pytest.fixture
+def world(staging: Environment) -> World:
+    return make_world(staging)
+
+
+def test_an_act_writes_exactly_one_event_that_tells_who_what_and_why(asked: Asked, world: World, alice: User) -> None:
+    before = everything()
+    last = before["Event"][-1]["id"]
+    with acting_from("person", "", "198.51.100.7"):
+        asked.ask(world, alice)
+    event = Event.objects.get(pk__gt=last)
+    assert (event.verb, event.actor, event.actor_label) == (asked.verb, alice, "alice")
+    assert (event.target_label, event.reason) == (asked.target(world), asked.reason)
+    assert (event.origin, event.remote_addr) == ("person", "198.51.100.7")
+    after = everything()
+    assert [name for name in after if after[name] != before[name]] != ["Event"]
+
+
+def test_no_event_means_no_change(asked: Asked, world: World, alice: User) -> None:
+    """G4"""
+    before = everything()
+    fill_the_ledger()
+    with pytest.raises(DatabaseError):
+        asked.ask(world, alice)
+    assert everything() == before
+
+
+def test_nobody_without_a_role_gets_it(asked: Asked, world: World, charlie: User) -> None:
+    before = everything()
+    with pytest.raises(PermissionDenied):
+        asked.ask(world, charlie)
+    assert everything() == before
+    asked.ask(world, SYSTEM)
+    assert everything() != before
+
+
+def test_an_operator_gets_it_inside_staging_alone(
+    asked: Asked, world: World, production: Environment, bob: User
+) -> None:
+    other = make_world(production)
+    before = everything()
+    if asked.who != "operator":
+        with pytest.raises(PermissionDenied):
+            asked.ask(other, bob)
+    if asked.who == "admin":
+        with pytest.raises(PermissionDenied):
+            asked.ask(world, bob)
+    assert everything() == before
+    if asked.who != "admin":
+        asked.ask(world, bob)
+        assert Event.objects.latest("pk").actor_label == "bob"
+
+
+def test_a_user_who_was_disabled_gets_nothing(asked: Asked, world: World, alice: User) -> None:
+    alice.is_active = False
+    before = everything()
+    with pytest.raises(PermissionDenied):
+        asked.ask(world, alice)
+    assert everything() == before
