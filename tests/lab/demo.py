@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.api_client import Api
+from tests.api_client import Api, Refused
+from tests.lab.commands import LabError
 from tests.lab.lab import Lab, missing
 from tests.lab.machines import Client, Server
 from tests.lab.packets import Stream
@@ -278,9 +279,20 @@ def run(story: Story, *, is_once: bool) -> None:
                 )
                 return None if is_once else stay(console, story)
             with Lab() as lab:
-                Demo(lab, api, story).play()
-                story.tell("all of it held" if story.held else "NOT ALL OF IT HELD")
+                play(Demo(lab, api, story), console, story)
                 return None if is_once else stay(console, story)
+
+
+def play(demo: Demo, console: RunningConsole, story: Story) -> None:
+    try:
+        demo.play()
+    except (TimeoutError, Refused, LabError) as error:
+        story.check(False, str(error))
+    if not story.held:
+        story.tell("NOT ALL OF IT HELD; the last that the Console said:")
+        print("\n".join(console.said().splitlines()[-30:]))
+        return
+    story.tell("all of it held")
 
 
 def main() -> int:
