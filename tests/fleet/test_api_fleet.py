@@ -37,7 +37,8 @@ BAD_SERVERS: list[tuple[str, Any]] = [
     *(("ssh_user", value) for value in ("admin", "root;id")),
     *(("environment", value) for value in BAD_IDS),
     *(("bastion", value) for value in (10**30, "x", 999)),
-    *(("is_observe_only", value) for value in ("perhaps", [])),
+    ("is_observe_only", "perhaps"),
+    ("is_observe_only", []),
 ]
 
 
