@@ -90,5 +90,5 @@ def _sqlite(path: str) -> dict[str, object]:
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": path,
         "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": pragmas},
-        "TEST": {"NAME": f"{path}.test"},
+        "TEST": {"NAME": f"{path}.test.{os.getpid()}"},  # so that two runs never share one
     }
