@@ -113,7 +113,7 @@ def end_grants(*, actor: Actor, grants: Sequence[Grant], reason: str) -> None:
         if ended != len(ids):
             raise ValidationError("One of these grants has ended already: look again.", code="taken")
         is_decided = len(people_of(grants)) == 1
-        settle(people_of(grants), this=this, ending=Ending(is_decided=is_decided), may_issue=False)
+        settle(people_of(grants), this=this, ending=Ending(is_decided=is_decided), issue_on=())
         changes = {"ended": ["", ", ".join(sorted(str(grant) for grant in grants))[:2000]]}
         this.on(grants[0], changes=changes, environment=_only_environment(grants))
 

@@ -55,15 +55,17 @@ def lock_devices(people: Collection[int]) -> list[Device]:
     return list(rows.select_related("person").order_by("pk"))
 
 
-def settle(people: Collection[int], *, this: Act, ending: Ending, may_issue: bool = True) -> Settled:
-    """Inside the caller's act: makes the Peers of these people what their Grants say. Where access only ends,
-    nothing is issued, so that no full pool elsewhere can stand against it."""
+def settle(people: Collection[int], *, this: Act, ending: Ending, issue_on: Collection[int] | None = None) -> Settled:
+    """Inside the caller's act: makes the Peers of these people what their Grants say. `issue_on` names the servers
+    that new peers are for, where not all are meant: so no full pool elsewhere stands against the act."""
     now = timezone.now()
     devices = lock_devices(people)
     wanted = wanted_peers(devices, now)
     live = _live_peers(devices)
     to_end = [peer for place, peer in live.items() if place not in wanted]
-    to_issue = {place: terms for place, terms in wanted.items() if may_issue and place not in live}
+    to_issue = {place: terms for place, terms in wanted.items() if place not in live}
+    if issue_on is not None:
+        to_issue = {place: terms for place, terms in to_issue.items() if place[1] in issue_on}
     to_change = _with_other_terms(live, wanted)
     touched = {peer.server_id for peer in to_end} | {server for _, server in to_issue} | set(to_change)
     servers = {server.pk: server for server in lock_servers(touched)}
@@ -142,7 +144,7 @@ def _settle_placement(placement: Placement, *, actor: Actor) -> None:
             return
         grants = open_grants(timezone.now())
         people = set(grants.filter(environment=placement.environment_id).values_list("person", flat=True))
-        done = settle(people, this=this, ending=Ending())
+        done = settle(people, this=this, ending=Ending(), issue_on={server.pk})
         this.on(server, changes={"peers": ["0", str(done.issued)]}, environment=server.environment.name)
 
 
@@ -154,7 +156,7 @@ def expire_peers() -> int:
     for person in people:
         with act(Verb.PEER_EXPIRE, actor=SYSTEM, reason="the grant's end came") as this:
             ending = Ending(Peer.End.EXPIRED, is_decided=True)
-            done = settle([person.pk], this=this, ending=ending, may_issue=False)
+            done = settle([person.pk], this=this, ending=ending, issue_on=())
             this.on(person, changes={"peers ended": ["", str(done.ended)]})
     return len(people)
 

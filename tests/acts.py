@@ -230,7 +230,7 @@ def everything() -> dict[str, list[dict[str, Any]]]:
 
 def fill_the_ledger() -> None:
     """From now on, until the transaction ends, the database takes no Event; as where its disk is full."""
-    statement = "ALTER TABLE audit_event ADD CONSTRAINT full_up CHECK (false) NOT VALID"
+    statement = "SET CONSTRAINTS ALL IMMEDIATE; ALTER TABLE audit_event ADD CONSTRAINT full_up CHECK (false) NOT VALID"
     if connection.vendor == "sqlite":
         statement = "CREATE TRIGGER full_up BEFORE INSERT ON audit_event BEGIN SELECT RAISE(ABORT, 'full'); END"
     with connection.cursor() as cursor:

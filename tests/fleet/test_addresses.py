@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from audit.models import Event
 from audit.services import SYSTEM
 from fleet.models import AddressRange, Environment, Server
-from fleet.pools import PoolExhausted, bounds, free_addresses, from_hex, gateway, to_hex
+from fleet.pools import Address, PoolExhausted, bounds, free_addresses, from_hex, gateway, to_hex
 from nodes.chores import release_rested
 from peers.models import Device, Grant, Peer
 from peers.revocation import revoke_devices
@@ -31,8 +31,9 @@ pools = st.one_of(
 def test_network_gateway_and_broadcast_are_never_given(pool: IPv4Network, taken: set[int]) -> None:
     base = int(pool.network_address)
     used = [(to_hex(type(pool.network_address)(base + offset)),) * 2 for offset in taken if offset < pool.num_addresses]
-    source, given_out = free_addresses(pool, used), []
-    with pytest.raises(PoolExhausted):  # noqa: PT012
+    source = free_addresses(pool, used)
+    given_out: list[Address] = []
+    with pytest.raises(PoolExhausted):
         while len(given_out) < 300:
             given_out.append(next(source))
         raise PoolExhausted
