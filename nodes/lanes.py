@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 import selectors
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -35,14 +34,12 @@ class Answer:
 
 
 class Lane:
-    """One session of a node; requests are answered in any order, each once. Calls wait for each other; whoever
-    sends and collects by hand sees to it that nobody else does."""
+    """One session of a node. For one thread at a time; requests are answered in any order, each once."""
 
     def __init__(self, channel: paramiko.Channel, where: str, within: Within) -> None:
         self.where = where
         self._channel = channel
         self._within = within
-        self._calling = threading.Lock()
         self._ids = itertools.count(1)
         self._asked: dict[int, float] = {}
         self._given_up: set[int] = set()
@@ -91,9 +88,8 @@ class Lane:
 
     def call(self, op: str, *, timeout: float = CALL_TIMEOUT, **fields: object) -> Answer:
         """Ask and wait; NodeRefused when the node says no."""
-        with self._calling:
-            number = self.send(op, progress_timeout=timeout, **fields)
-            [(_, outcome)] = collect({self: number}, timeout=timeout)
+        number = self.send(op, progress_timeout=timeout, **fields)
+        [(_, outcome)] = collect({self: number}, timeout=timeout)
         if isinstance(outcome, Answer):
             return outcome
         raise outcome
