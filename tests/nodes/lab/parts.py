@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 import redis
+from celery import Celery
 from django.conf import settings
 from django.db import connection
 
@@ -118,12 +119,16 @@ class Parts:
     def _web_socket(self) -> Path:
         return self.folder / "web.sock"
 
+    @property
+    def _broker_url(self) -> str:
+        return f"redis+socket://{self.folder / 'broker.sock'}"
+
     def _environment(self) -> dict[str, str]:
         return {
             **os.environ,
             "MUSTER_DATA": str(self.folder),
             "MUSTER_DATABASE": database_url(),
-            "MUSTER_BROKER": f"redis+socket://{self.folder / 'broker.sock'}",
+            "MUSTER_BROKER": self._broker_url,
             "MUSTER_KEYRING_PEERS": str(settings.KEYRING_PEERS),
             "MUSTER_KEYRING_NODES": str(settings.KEYRING_NODES),
             "MUSTER_KEYRING_NODES_PUBLIC": str(settings.KEYRING_NODES_PUBLIC),
@@ -152,8 +157,8 @@ class Parts:
 
     def send(self, task: str, *arguments: object, queue: str = "nodes.0") -> None:
         """Delivers a task as any process with the broker's socket could."""
-        code = f"from config.celery import app; app.send_task({task!r}, args={list(arguments)!r}, queue={queue!r})"
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=self._environment(), check=True)
+        with Celery("tests", broker=self._broker_url) as app:
+            app.send_task(task, args=list(arguments), queue=queue)
 
     def post(self, path: str, **values: object) -> tuple[int, Any]:
         """One call of the API over a real connection: (status, answer)."""

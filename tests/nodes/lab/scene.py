@@ -68,12 +68,6 @@ class Scene:
         device, pair = register(person, name)
         return Seat(person, device, pair, client)
 
-    def seat(self, name: str, environment: Environment, client: Client, kind: str = Person.Kind.EMPLOYEE) -> Seat:
-        """A new person with a grant and a device, pushed."""
-        person = make_person(name, kind)
-        make_grant(person, environment)
-        return self.issue(person, client)
-
     def connect(self, seat: Seat, *, rate: float = 100) -> None:
         """Tunnels to all servers, with a stream through each that gets through."""
         for number, row in enumerate(self.rows):
@@ -83,6 +77,13 @@ class Scene:
 
     def _stream(self, client: Client, number: int, rate: float) -> Stream:
         return client.stream(f"10.{number + 1}.0.1", interface=f"wg{number}", rate=rate)
+
+    def join(self, person: Person, client: Client) -> Seat:
+        """Issued, pushed and connected."""
+        seat = self.issue(person, client)
+        self.console.push()
+        self.connect(seat)
+        return seat
 
     def disconnect(self, seat: Seat) -> None:
         seat.client.close_streams()
@@ -113,6 +114,14 @@ class Scene:
 
     def is_in_kernel(self, public_key: str) -> list[bool]:
         return [bool(self.dump(number, public_key)) for number in range(len(self.rows))]
+
+
+def contractor(*environments: Environment, name: str = "Carol") -> Person:
+    """With a grant to each."""
+    person = make_person(name, Person.Kind.CONTRACTOR)
+    for environment in environments:
+        make_grant(person, environment)
+    return person
 
 
 def pending() -> list[str]:

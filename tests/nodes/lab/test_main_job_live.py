@@ -1,42 +1,24 @@
 """The main job with the Console's real processes: issued, seen, and shut within a second of the API's answer."""
 
-from collections.abc import Iterator
-
 import pytest
 from django.test import Client as Browser
 
 from fleet.models import Environment, User
 from peers.models import PeerStatus, Person, Receipt
-from tests.build import make_grant, make_person
 from tests.lab.lab import Lab
 from tests.lab.machines import Client
 from tests.lab.waiting import wait_for
-from tests.nodes.lab.parts import Parts, parts
-from tests.nodes.lab.scene import Scene, scene, wait_until_sent
+from tests.nodes.lab.parts import Parts
+from tests.nodes.lab.scene import Scene, contractor, wait_until_sent
 
 pytestmark = [pytest.mark.lab, pytest.mark.django_db(transaction=True)]
 
 ROUNDS, SIDE_BY_SIDE = 4, 5
 
 
-@pytest.fixture
-def live(lab: Lab, staging: Environment, production: Environment, alice: User) -> Iterator[tuple[Scene, Parts]]:
-    with scene(lab, [staging, staging, production]) as fleet, parts(alice) as console:
-        console.start()
-        yield fleet, console
-
-
-def contractor(*environments: Environment) -> Person:
-    person = make_person("Carol", Person.Kind.CONTRACTOR)
-    for environment in environments:
-        make_grant(person, environment)
-    return person
-
-
 def test_a_persons_page_says_where_the_device_shook_hands(
-    lab: Lab, live: tuple[Scene, Parts], staging: Environment, production: Environment, alice: User
+    lab: Lab, fleet: Scene, console: Parts, staging: Environment, production: Environment, alice: User
 ) -> None:
-    fleet, console = live
     person = contractor(staging, production)
     seat = console.issue(person, lab.add_clients(1)[0])
     fleet.wait_in_sync()
@@ -53,10 +35,9 @@ def test_a_persons_page_says_where_the_device_shook_hands(
 
 
 def test_a_revoked_contractor_is_off_every_server_within_a_second_of_the_answer(
-    lab: Lab, live: tuple[Scene, Parts], staging: Environment, production: Environment
+    lab: Lab, fleet: Scene, console: Parts, staging: Environment, production: Environment
 ) -> None:
     """D1: the worst of twenty, each on three servers."""
-    fleet, console = live
     person = contractor(staging, production)
     clients = lab.add_clients(SIDE_BY_SIDE)
     worst = [one for number in range(ROUNDS) for one in _round(number, fleet, console, person, clients)]
