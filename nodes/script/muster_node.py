@@ -26,9 +26,9 @@ import sys
 import syslog
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 VERSION = "1.0.0"
 PROTOCOL = 1
@@ -44,6 +44,7 @@ Json = dict[str, Any]
 Some = TypeVar("Some")
 Range = tuple[int, int, int, str]
 Stamp = tuple[int, int, int]
+Ran = subprocess.CompletedProcess[str]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,6 @@ class Paths:
         " /etc/NetworkManager/system-connections /var/spool/cron".split()
     )
     units: str = "/etc/systemd/system"
-    sysctl: str = "/etc/sysctl.d/60-muster.conf"
     sudoers: str = "/etc/sudoers.d"
     ssh: str = "/etc/ssh"
     proc: str = "/proc/sys"
@@ -144,92 +144,84 @@ def parse_json(line: bytes) -> Json:
     except (ValueError, RecursionError):
         raise Refused("bad_request", "request: not a line of JSON") from None
     need(type(value) is dict, "request", "must be a JSON object")
-    return value  # type: ignore[no-any-return]
+    return dict(value)
 
 
-def fields_of(value: object, field: str, names: Iterable[str]) -> Json:
+def fields_of(value: Any, field: str, names: Iterable[str]) -> Json:
     """`value` as an object that has these fields and no other."""
     need(type(value) is dict, field, "must be an object")
-    assert isinstance(value, dict)
     lacking = sorted(set(names) - value.keys())
     need(not lacking, field, "lacks " + ", ".join(lacking))
     need(not value.keys() - set(names), field, "has an unknown field; known: " + ", ".join(names))
-    return value
+    return dict(value)
 
 
-def list_of(value: object, field: str, most: int, least: int = 0) -> list[Any]:
+def list_of(value: Any, field: str, most: int, least: int = 0) -> list[Any]:
     need(type(value) is list, field, "must be a list")
-    assert isinstance(value, list)
     need(least <= len(value) <= most, field, "must have %d to %d entries" % (least, most))
-    return value
+    return list(value)
 
 
-def parse_int(value: object, field: str, low: int = 0, high: int = 2**53) -> int:
+def parse_int(value: Any, field: str, low: int = 0, high: int = 2**53) -> int:
     need(type(value) is int, field, "must be a whole number")
-    assert isinstance(value, int)
     need(low <= value <= high, field, "must be %d to %d" % (low, high))
-    return value
+    return int(value)
 
 
-def parse_bool(value: object, field: str) -> bool:
+def parse_bool(value: Any, field: str) -> bool:
     need(type(value) is bool, field, "must be true or false")
     return bool(value)
 
 
-def parse_text(value: object, field: str, most: int = 1000) -> str:
-    need(type(value) is str and len(str(value)) <= most, field, "must be text of at most %d characters" % most)
+def parse_text(value: Any, field: str, most: int = 1000) -> str:
+    need(type(value) is str and len(value) <= most, field, "must be text of at most %d characters" % most)
     return str(value)
 
 
-def parse_digest(value: object, field: str) -> str:
-    need(type(value) is str and DIGEST.fullmatch(str(value)), field, "must be 64 lower-case hex digits")
+def parse_digest(value: Any, field: str) -> str:
+    need(type(value) is str and DIGEST.fullmatch(value), field, "must be 64 lower-case hex digits")
     return str(value)
 
 
-def raw_key(value: object, field: str) -> bytes:
+def raw_key(value: Any, field: str) -> bytes:
     """The 32 bytes of canonical base64; not all zero."""
-    need(type(value) is str and KEY.fullmatch(str(value)), field, "must be 44 characters of base64")
-    raw = base64.b64decode(str(value))
+    need(type(value) is str and KEY.fullmatch(value), field, "must be 44 characters of base64")
+    raw = base64.b64decode(value)
     need(base64.b64encode(raw).decode() == value, field, "must be canonical base64: its last character is wrong")
     need(any(raw), field, "must not be all zero")
     return raw
 
 
-def parse_key(value: object, field: str = "public_key") -> str:
+def parse_key(value: Any, field: str = "public_key") -> str:
     """A public key that can be somebody's: canonical and not of low order."""
     point = int.from_bytes(raw_key(value, field), "little") & (2**255 - 1)
     need(point % FIELD_PRIME not in LOW_ORDER, field, "must not be a point of low order")
     return str(value)
 
 
-def parse_keys(value: object, field: str) -> list[str]:
+def parse_keys(value: Any, field: str) -> list[str]:
     keys = [parse_key(key, field) for key in list_of(value, field, MAX_PEERS)]
     need(len(set(keys)) == len(keys), field, "a key is there twice")
     return keys
 
 
-def parse_address(value: object, field: str) -> str:
-    """An interface's own address with its prefix, in canonical text."""
-    try:
-        address = ipaddress.ip_interface(parse_text(value, field, 64))
-    except ValueError:
-        raise Refused("bad_request", field + ": must be address/prefix") from None
-    need(str(address) == value, field, "must be canonical text, as 10.1.0.1/24")
-    plain = getattr(address.ip, "ipv4_mapped", None) is None and "%" not in str(value)
-    need(plain, field, "no mapped or scoped address")
-    return str(value)
-
-
-def parse_network(value: object, field: str) -> Range:
+def parse_network(value: Any, field: str) -> Range:
     """A network in canonical text as (version, first, last, text)."""
-    try:
-        network = ipaddress.ip_network(parse_text(value, field, 64))
-    except ValueError:
-        raise Refused("bad_request", field + ": must be a network, host bits zero") from None
-    need(str(network) == value and "%" not in str(value), field, "must be canonical text, as 10.1.0.7/32")
-    need(getattr(network.network_address, "ipv4_mapped", None) is None, field, "no IPv4-mapped network")
+    network = parse_ip(ipaddress.ip_network, value, field)
     need(network.prefixlen > 0, field, "a whole address family cannot be routed to one peer")
-    return network.version, int(network.network_address), int(network.broadcast_address), str(value)
+    return network.version, int(network.network_address), int(network.broadcast_address), str(network)
+
+
+def parse_ip(parse: Callable[[str], Any], value: Any, field: str) -> Any:
+    """What `parse` makes of a text, where that is the one way to write it."""
+    try:
+        parsed = parse(parse_text(value, field, 64))
+    except ValueError:
+        raise Refused("bad_request", field + ": must be address/prefix; of a network, host bits zero") from None
+    need(str(parsed) == value, field, "must be canonical text, as 10.1.0.7/32")
+    mapped = getattr(parsed.network_address if parse is ipaddress.ip_network else parsed.ip, "ipv4_mapped", None)
+    need(mapped is None and "%" not in value, field, "no mapped or scoped address")
+    return parsed
 
 
 class Peer(NamedTuple):
@@ -267,6 +259,7 @@ class Interface(NamedTuple):
     """The interface's own settings; `line` is its canonical text."""
 
     addresses: tuple[str, ...]
+    networks: tuple[Any, ...]
     listen_port: int
     mtu: int
     forward: str
@@ -276,23 +269,18 @@ class Interface(NamedTuple):
 def parse_interface(value: object) -> Interface:
     fields = fields_of(value, "interface", ("addresses", "listen_port", "mtu", "forward"))
     items = list_of(fields["addresses"], "addresses", 16, 1)
-    addresses = tuple(parse_address(item, "addresses") for item in items)
-    need(len(set(addresses)) == len(addresses), "addresses", "an address is there twice")
+    parsed = [parse_ip(ipaddress.ip_interface, item, "addresses") for item in items]
+    need(len(set(items)) == len(items), "addresses", "an address is there twice")
     port = parse_int(fields["listen_port"], "listen_port", 1, 65535)
     mtu = parse_int(fields["mtu"], "mtu", 1280, 1500)
     forward = parse_text(fields["forward"], "forward")
     need(forward in ("masquerade", "routed", "none"), "forward", "must be masquerade, routed or none")
-    return Interface(addresses, port, mtu, forward, canonical(fields))
+    return Interface(tuple(items), tuple(item.network for item in parsed), port, mtu, forward, canonical(fields))
 
 
-@functools.lru_cache(maxsize=64)
 def interface_of(line: str) -> Interface:
     """The interface of one line of canonical text."""
     return parse_interface(parse_json(line.encode()))
-
-
-def networks_of(interface: Interface) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    return [ipaddress.ip_interface(address).network for address in interface.addresses]
 
 
 def check_overlap(peers: Iterable[Peer]) -> None:
@@ -339,37 +327,25 @@ def sync_folder(path: str) -> None:
         os.close(folder)
 
 
-def make_private(folder: str) -> None:
-    """The folder, on the disk too, for root alone."""
-    if not os.path.isdir(folder):
-        os.makedirs(folder, 0o700, exist_ok=True)
-        sync_folder(os.path.dirname(folder))
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def write_synced(path: str, data: bytes, mode: int) -> None:
-    """A new file, on the disk when this returns; nobody ever sees it with a wider mode."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        os.fchmod(descriptor, mode)
-        write_all(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def make_folder(path: str, mode: int = 0o700) -> None:
+    """The folder, on the disk too; one that is there keeps its mode."""
+    if not os.path.isdir(path):
+        os.makedirs(path, exist_ok=True)
+        os.chmod(path, mode)
+        sync_folder(os.path.dirname(path))
 
 
 def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
-    """Replaces a file by write, fsync, rename, fsync of the folder."""
+    """Replaces a file by write, fsync, rename, fsync of the folder; nobody ever sees it with a wider mode."""
     partial = path + ".new"
     try:
-        write_synced(partial, data, mode)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+        with open(partial, "xb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -378,22 +354,28 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
     sync_folder(os.path.dirname(path))
 
 
-def read_bytes(path: str) -> bytes:
+def read_bytes(path: str, start: int = 0) -> bytes:
     with open(path, "rb") as file:
+        file.seek(start)
         return file.read()
 
 
+def keys_in(data: bytes) -> frozenset[str]:
+    """All that looks like a key."""
+    return frozenset(token.decode() for token in KEY_TOKEN.findall(data))
+
+
 @contextlib.contextmanager
-def locked(path: str, seconds: float) -> Iterator[bool]:
-    """Holds the lock within; yields False when it could not be had in time."""
-    descriptor = -1
+def locked(path: str, seconds: float) -> Iterator[int | None]:
+    """Holds the lock within; yields its descriptor, or None when it could not be had in time."""
+    descriptor = None
     try:
         with contextlib.suppress(OSError):
-            make_private(os.path.dirname(path))
+            make_folder(os.path.dirname(path))
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        yield descriptor >= 0 and wait_for_lock(descriptor, seconds)
+        yield descriptor if descriptor is not None and wait_for_lock(descriptor, seconds) else None
     finally:
-        if descriptor >= 0:
+        if descriptor is not None:
             os.close(descriptor)
 
 
@@ -405,7 +387,7 @@ def wait_for_lock(descriptor: int, seconds: float) -> bool:
             return True
         if time.monotonic() >= end:
             return False
-        time.sleep(0.005)
+        time.sleep(0.0005)
 
 
 # ---------------------------------------------------------------- tombstones
@@ -430,17 +412,11 @@ class TombstoneFile:
             return
         if now is None or self.seen is None or now[0] != self.seen[0] or now[2] < self.offset:
             self.keys, self.offset, self.damaged = set(), 0, False
-        self.seen = now
+        self.seen, data = now, b""
         try:
-            if now is not None:
-                self._read(lines)
+            data = read_bytes(self.path, self.offset) if now else b""
         except OSError:
             self.seen, self.damaged = None, True
-
-    def _read(self, lines: dict[str, bytes]) -> None:
-        with open(self.path, "rb") as file:
-            file.seek(self.offset)
-            data = file.read()
         *whole, torn = data.split(b"\n")
         self.offset += len(data) - len(torn)
         for line in filter(None, [*whole, torn]):
@@ -451,8 +427,7 @@ class TombstoneFile:
         torn = line.startswith(b'{"at":') and not line.endswith(b'"}')
         self.damaged = self.damaged or not (good or torn)
         # A damaged line still names its key: better one key too many than one too few.
-        for token in [good.group(1)] if good else KEY_TOKEN.findall(line):
-            key = token.decode()
+        for key in [good.group(1).decode()] if good else keys_in(line):
             if good:
                 self.keys.add(key)
             lines.setdefault(key, line if good else tombstone_line(key, "restored from a damaged line"))
@@ -460,15 +435,14 @@ class TombstoneFile:
     def append(self, lines: Sequence[bytes]) -> None:
         """Adds the lines and returns when they are on the disk; OSError when they may not be."""
         new = not os.path.exists(self.path)
-        make_private(os.path.dirname(self.path))
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            size = os.fstat(file).st_size
-            torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
-            write_all(file, (b"\n" if torn else b"") + b"".join(line + b"\n" for line in lines))
-            os.fsync(file)
-        finally:
-            os.close(file)
+        make_folder(os.path.dirname(self.path))
+        with open(self.path, "a+b") as file:
+            os.fchmod(file.fileno(), 0o600)
+            size = file.tell()
+            torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
+            file.write((b"\n" if torn else b"") + b"".join(line + b"\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
         if new:
             sync_folder(os.path.dirname(self.path))
 
@@ -538,7 +512,7 @@ class Tombstones:
 
 def content_text(interface: str, lines: Mapping[str, str]) -> str:
     """The canonical text of content: the interface's line, then the peers' lines sorted by key."""
-    return "".join([interface, "\n", *(lines[key] + "\n" for key in sorted(lines))])
+    return "\n".join([interface, *(lines[key] for key in sorted(lines)), ""])
 
 
 def content_digest(interface: str, lines: Mapping[str, str]) -> str:
@@ -562,32 +536,22 @@ class State:
     origin: str = "none"
 
 
-HEADER = ("format", "epoch", "generation", "pushed_digest", "digest", "check")
-
-
-def header_check(fields: Json) -> str:
-    """The header's own digest: a flipped bit in the fence must not go unseen."""
-    return hashlib.sha256(canonical({**fields, "check": ""}).encode()).hexdigest()
-
-
 def state_bytes(state: State) -> bytes:
-    header: Json = {"format": 1, "epoch": state.epoch, "generation": state.generation}
-    header.update(pushed_digest=state.pushed, digest=state.digest)
-    header["check"] = header_check(header)
-    return (canonical(header) + "\n" + content_text(state.interface, state.lines)).encode()
+    """A line with the SHA-256 of all that follows: the pair and the digests, then the canonical text."""
+    fields = [state.epoch, state.generation, state.pushed, state.digest]
+    data = (canonical(fields) + "\n" + content_text(state.interface, state.lines)).encode()
+    return hashlib.sha256(data).hexdigest().encode() + b"\n" + data
 
 
 def parse_state(data: bytes) -> State:
     """A state file's bytes as State; Refused when a single bit of it is wrong."""
-    head, _, text = data.partition(b"\n")
-    fields = fields_of(parse_json(head), "state", HEADER)
-    need(fields["format"] == 1 and fields["check"] == header_check(fields), "state", "a damaged header")
-    need(hashlib.sha256(text).hexdigest() == fields["digest"], "state", "damaged content")
-    interface, *rows = text.decode().split("\n")[:-1]
+    check, _, rest = data.partition(b"\n")
+    need(hashlib.sha256(rest).hexdigest().encode() == check, "state", "is damaged")
+    head, interface, *rows = rest.decode().split("\n")[:-1]
+    epoch, generation, pushed, digest = json.loads(head)
     # Each row is canonical JSON of a peer, so its last field is the public key.
     lines = {row[-46:-2]: row for row in rows}
-    pair = fields["epoch"], fields["generation"]
-    return State(*pair, fields["pushed_digest"], fields["digest"], interface, lines, "state")
+    return State(epoch, generation, pushed, digest, interface, lines, "state")
 
 
 class StateFile:
@@ -596,7 +560,6 @@ class StateFile:
     def __init__(self, paths: Paths, name: str) -> None:
         self.folder = "%s/%s" % (paths.lib, name)
         self.path = self.folder + "/state"
-        self.lock = "%s/%s.state.lock" % (paths.run, name)
         self.cached: tuple[object, State] = (None, State())
 
     def read(self) -> State:
@@ -614,10 +577,17 @@ class StateFile:
                 return replace(parse_state(read_bytes(path)), origin=origin)
         return State(origin="lost")
 
+    def keys(self) -> Set[str]:
+        """The keys in the file; of a damaged one all that look like keys. A file just written is read back."""
+        state = self.read()
+        with contextlib.suppress(OSError):
+            return state.lines.keys() if state.origin in ("none", "state") else keys_in(read_bytes(self.path))
+        return frozenset()
+
     def write(self, state: State) -> None:
-        """Replaces the state and keeps the one before; the caller holds `lock`. OSError: nothing changed."""
-        make_private(os.path.dirname(self.folder))
-        make_private(self.folder)
+        """Replaces the state and keeps the one before; the caller holds the gate. OSError: nothing changed."""
+        make_folder(os.path.dirname(self.folder))
+        make_folder(self.folder)
         if self.read().origin == "state":
             partial = self.path + ".last.new"
             with contextlib.suppress(FileNotFoundError):
@@ -627,35 +597,30 @@ class StateFile:
         write_atomic(self.path, state_bytes(state))
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Takes peers out, if the lock and the disk are to be had; the caller reads back."""
-        with locked(self.lock, 1.0) as held:
-            state = self.read()
-            gone = {key for key in keys if key in state.lines}
-            if held and (gone or state.origin == "last"):
-                lines = {key: line for key, line in state.lines.items() if key not in gone}
-                with contextlib.suppress(OSError):
-                    self.write(replace(state, lines=lines, digest=content_digest(state.interface, lines)))
+        """Takes peers out, if the disk lets us; the caller holds the gate and reads back."""
+        state = self.read()
+        lines = {**state.lines}
+        gone = [key for key in keys if lines.pop(key, None)]
+        if gone or state.origin == "last":
+            with contextlib.suppress(OSError):
+                self.write(replace(state, lines=lines, digest=content_digest(state.interface, lines)))
 
 
-# ---------------------------------------------------------------- children
+# ---------------------------------------------------------------- kernel
 
 
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
+def run(argv: Sequence[str], text: str = "", seconds: float = 10.0, keep: Sequence[int] = ()) -> Ran:
+    """Runs a program with a fixed PATH and an empty environment. Code 127: not there, 124: too slow.
 
-
-def run(argv: Sequence[str], text: str = "", seconds: float = 10.0) -> Ran:
-    """Runs a program with a fixed PATH and an empty environment. Code 127: not there, 124: too slow."""
+    It inherits the descriptors `keep`: a lock among them lasts until the program has ended, even if we are killed.
+    """
+    ways: Json = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "timeout": seconds}
     try:
-        pipes = {"input": text.encode(), "capture_output": True}
-        done = subprocess.run(argv, **pipes, timeout=seconds, env=ENVIRONMENT, cwd="/", check=False)  # type: ignore[call-overload]
+        return subprocess.run(argv, input=text, **ways, env=ENVIRONMENT, cwd="/", pass_fds=keep, check=False)
     except subprocess.TimeoutExpired:
-        return Ran(124, "", "no answer in %d s" % seconds)
+        return Ran(argv, 124, "", "no answer in %d s" % seconds)
     except OSError as error:
-        return Ran(127, "", type(error).__name__)
-    return Ran(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
+        return Ran(argv, 127, "", type(error).__name__)
 
 
 def tool_there(tool: str) -> bool:
@@ -666,9 +631,6 @@ def groups(items: Sequence[Some], size: int = 500) -> Iterator[Sequence[Some]]:
     """Slices that fit on a command line."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-# ---------------------------------------------------------------- kernel
 
 
 class Live(NamedTuple):
@@ -717,16 +679,16 @@ def parse_dump(text: str) -> Kernel:
 def read_kernel(name: str) -> Kernel | None:
     """The running interface; None when there is none."""
     ran = run(["wg", "show", name, "dump"])
-    return parse_dump(ran.out) if ran.code == 0 else None
+    return parse_dump(ran.stdout) if ran.returncode == 0 else None
 
 
 def kernel_places(keys: set[str]) -> dict[str, list[str]] | None:
     """The keys' interfaces by key, over all interfaces of the machine; None when one could not be read."""
     ran = run(["wg", "show", "all", "peers"], seconds=5.0)
-    if ran.code != 0 or ran.err.strip():
+    if ran.returncode != 0 or ran.stderr.strip():
         return None
     places: dict[str, list[str]] = {}
-    for row in ran.out.splitlines():
+    for row in ran.stdout.splitlines():
         name, _, key = row.partition("\t")
         if key in keys:
             places.setdefault(key, []).append(name)
@@ -737,7 +699,7 @@ def remove_peers(name: str, keys: Sequence[str]) -> bool:
     codes = []
     for batch in groups(keys):
         words = [word for key in batch for word in ("peer", key, "remove")]
-        codes.append(run(["wg", "set", name, *words], seconds=5.0).code)
+        codes.append(run(["wg", "set", name, *words], seconds=5.0).returncode)
     return not any(codes)
 
 
@@ -777,23 +739,19 @@ def clearing(peer: Peer, now: Live) -> list[str]:
     return ["peer", peer.key, *words] if words else []
 
 
-def change_kernel(name: str, live: Mapping[str, Live], plan: Plan) -> None:
-    """Removals first, so that an address is free before another peer gets it; Refused `kernel` on failure.
+def put_peers(name: str, peers: Iterable[Peer], live: Mapping[str, Live], gate: int) -> bool:
+    """Adds or updates peers; whether wg did it all. Whoever asks holds the gate.
 
     What is wanted has no overlap: no order of updates takes an address from the peer that shall have it.
     """
-    good = remove_peers(name, plan.removed)
-    words = [clearing(peer, live[peer.key]) for peer in plan.updated]
-    for batch in groups([some for some in words if some], 250):
-        good = run(["wg", "set", name, *(word for some in batch for word in some)]).code == 0 and good
-    text = "".join(section(peer, live.get(peer.key)) for peer in [*plan.updated, *plan.added])
-    if text:
-        good = run(["wg", "addconf", name, "/dev/stdin"], text, 60.0).code == 0 and good
-    if not good:
-        raise Refused("kernel", "wg failed; see drift by observe, then push again")
+    known = [(peer, live.get(peer.key)) for peer in peers]
+    words = [word for peer, now in known if now for word in clearing(peer, now)]
+    text = "".join(section(peer, now) for peer, now in known)
+    good = not words or run(["wg", "set", name, *words], keep=[gate]).returncode == 0
+    return (not text or run(["wg", "addconf", name, "/dev/stdin"], text, keep=[gate]).returncode == 0) and good
 
 
-# ---------------------------------------------------------------- IFACE.conf
+# ---------------------------------------------------------------- IFACE.conf, the boot path
 
 HOOK = re.compile(r"\s*(?:(?:pre|post)-?(?:up|down)|up|down|exec\w*)\b", re.IGNORECASE)
 PATH_TOKEN = re.compile(r"/[^\s\"'`;|&<>(){}=,]+")
@@ -817,9 +775,7 @@ def conf_setting(text: str, name: str) -> str:
 
 def sealed(text: str) -> str:
     """The conf without peers, and without the setting that would save them into it."""
-    kept = [
-        row for current, setting, row in conf_rows(text) if current in ("", "[interface]") and setting != "saveconfig"
-    ]
+    kept = [row for part, setting, row in conf_rows(text) if part in ("", "[interface]") and setting != "saveconfig"]
     return "\n".join(kept).rstrip("\n") + "\n"
 
 
@@ -836,50 +792,25 @@ def read_text(path: str) -> str:
         return ""
 
 
-# ---------------------------------------------------------------- disk
+def disk_places(paths: Paths, keys: set[str], state: StateFile) -> dict[str, list[str]]:
+    """By key, the files of the boot path that hold it."""
+    places: dict[str, list[str]] = {}
+    for path, held in [(state.path, state.keys()), *boot_files(paths)]:
+        for key in keys & held if held else ():
+            places.setdefault(key, []).append(path)
+    return places
 
 
-class Scan(NamedTuple):
-    """What a file of the boot path names: keys, and files that its hooks run."""
-
-    seen: Stamp | None
-    keys: frozenset[str]
-    runs: tuple[str, ...]
-
-
-class Disk:
-    """All that the boot path reads; a file is read again only when it changed."""
-
-    def __init__(self, paths: Paths) -> None:
-        self.paths = paths
-        self.scans: dict[str, Scan] = {}
-
-    def places(self, keys: set[str], state: str) -> dict[str, list[str]]:
-        """By key, the files that hold it."""
-        places: dict[str, list[str]] = {}
-        for path, held in self._all(state):
-            for key in keys & held if held else ():
-                places.setdefault(key, []).append(path)
-        return places
-
-    def _all(self, state: str) -> Iterator[tuple[str, frozenset[str]]]:
-        # The state was just written: it is read back in full, not trusted to the cache.
-        yield state, scan_file(state, None, True).keys
-        run_by_hooks: set[str] = set()
-        listed = {path for folder in (self.paths.wireguard, *self.paths.boot) for path in files_in(folder)}
-        for path in sorted(listed):
-            scan = self._scan(path)
-            run_by_hooks.update(scan.runs)
-            yield path, scan.keys
-        for path in sorted(run_by_hooks - listed):
-            yield path, self._scan(path).keys
-
-    def _scan(self, path: str) -> Scan:
-        now = stamp(path)
-        known = self.scans.get(path)
-        if known is None or known.seen != now:
-            known = self.scans[path] = scan_file(path, now)
-        return known
+def boot_files(paths: Paths) -> Iterator[tuple[str, frozenset[str]]]:
+    """All that the boot reads but the state, each with its keys."""
+    run_by_hooks: set[str] = set()
+    listed = {path for folder in (paths.wireguard, *paths.boot) for path in files_in(folder)}
+    for path in sorted(listed):
+        keys, runs = scan_file(path, stamp(path))
+        run_by_hooks.update(runs)
+        yield path, keys
+    for path in sorted(run_by_hooks - listed):
+        yield path, scan_file(path, stamp(path))[0]
 
 
 def files_in(place: str) -> Iterator[str]:
@@ -891,18 +822,16 @@ def files_in(place: str) -> Iterator[str]:
             yield os.path.join(folder, name)
 
 
-def scan_file(path: str, now: Stamp | None, whole: bool = False) -> Scan:
-    """Reads one regular file, up to 1 MiB unless `whole`."""
-    try:
+@functools.lru_cache(maxsize=10_000)
+def scan_file(path: str, _version: Stamp | None) -> tuple[frozenset[str], list[str]]:
+    """The keys in a regular file of at most 1 MiB, and the files that hooks in it run; read once a version."""
+    data = b""
+    with contextlib.suppress(OSError):
         found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode) or (found.st_size > MAX_SCAN and not whole):
-            return Scan(now, frozenset(), ())
-        data = read_bytes(path)
-    except OSError:
-        return Scan(now, frozenset(), ())
-    keys = frozenset(token.decode() for token in KEY_TOKEN.findall(data))
-    hooks = [row for row in data.decode("utf-8", "replace").split("\n") if HOOK.match(row)] if not whole else []
-    return Scan(now, keys, tuple(token for row in hooks for token in PATH_TOKEN.findall(row)))
+        if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_SCAN:
+            data = read_bytes(path)
+    hooks = [row for row in data.decode("utf-8", "replace").split("\n") if HOOK.match(row)]
+    return keys_in(data), [token for row in hooks for token in PATH_TOKEN.findall(row)]
 
 
 # ---------------------------------------------------------------- routes, forwarding, the boot guard
@@ -910,7 +839,7 @@ def scan_file(path: str, now: Stamp | None, whole: bool = False) -> Scan:
 
 def routes_wanted(interface: Interface, peers: Iterable[Peer]) -> set[str]:
     """Networks of peers that the interface's own networks do not cover."""
-    own = [(net.version, int(net.network_address), int(net.broadcast_address)) for net in networks_of(interface)]
+    own = [(net.version, int(net.network_address), int(net.broadcast_address)) for net in interface.networks]
     return {
         text
         for peer in peers
@@ -924,7 +853,7 @@ def routes_held(name: str, table: str) -> set[str]:
     held: set[str] = set()
     for family in ("-4", "-6"):
         ran = run(["ip", family, "route", "show", "dev", name, "proto", ROUTE_PROTOCOL, "table", table])
-        held.update(str(ipaddress.ip_network(row.split()[0])) for row in ran.out.splitlines() if row.strip())
+        held.update(str(ipaddress.ip_network(row.split()[0])) for row in ran.stdout.splitlines() if row.strip())
     return held
 
 
@@ -934,7 +863,7 @@ def change_routes(name: str, table: str, wanted: set[str]) -> None:
     tail = " dev %s proto %s table %s\n" % (name, ROUTE_PROTOCOL, table)
     rows = ["route del " + network + tail for network in sorted(held - wanted)]
     rows += ["route replace " + network + tail for network in sorted(wanted - held)]
-    if rows and run(["ip", "-batch", "-"], "".join(rows), 60.0).code != 0:
+    if rows and run(["ip", "-batch", "-"], "".join(rows), 60.0).returncode != 0:
         raise Refused("kernel", "ip failed to set the routes; see that no other route is in their place")
 
 
@@ -946,22 +875,17 @@ def table_name(prefix: str, name: str) -> str:
 def nft_table(table: str, body: str) -> bool:
     """Replaces (or, without body, removes) one nft table in one transaction."""
     text = "table inet {0} {{}}\ndelete table inet {0}\n".format(table)
-    return run(["nft", "-f", "-"], text + ("table inet %s {\n%s}\n" % (table, body) if body else "")).code == 0
-
-
-def guard_body(name: str) -> str:
-    chain = '  chain %s { type filter hook %s priority -450; %sname "%s" drop; }\n'
-    return chain % ("in", "prerouting", "iif", name) + chain % ("out", "postrouting", "oif", name)
+    return run(["nft", "-f", "-"], text + ("table inet %s {\n%s}\n" % (table, body) if body else "")).returncode == 0
 
 
 def is_closed(name: str) -> bool:
-    return run(["nft", "list", "table", "inet", table_name("muster_guard_", name)]).code == 0
+    return run(["nft", "list", "table", "inet", table_name("muster_guard_", name)]).returncode == 0
 
 
 def masquerade_body(name: str, interface: Interface) -> str:
     rows = [
         '    %s saddr %s oifname != "%s" masquerade\n' % ("ip" if net.version == 4 else "ip6", net, name)
-        for net in networks_of(interface)
+        for net in interface.networks
     ]
     return "  chain out {\n    type nat hook postrouting priority 100;\n%s  }\n" % "".join(rows)
 
@@ -986,7 +910,7 @@ def start_forwarding(proc: str, name: str, interface: Interface) -> None:
         alarm("nft failed: %s forwards without masquerade" % name)
     if interface.forward == "none":
         return
-    versions = {net.version for net in networks_of(interface)}
+    versions = {net.version for net in interface.networks}
     if 4 in versions:
         write_setting(proc + "/net/ipv4/ip_forward", "1")
     if 6 in versions:
@@ -1021,7 +945,7 @@ def peer_drift(kernel: Kernel, wanted: Mapping[str, Peer], buried: Mapping[str, 
 def link_drift(name: str, kernel: Kernel, interface: Interface) -> Iterator[Json]:
     """What differs in the interface's own settings; apply never changes those."""
     ran = run(["ip", "-j", "addr", "show", "dev", name])
-    link = (json.loads(ran.out) if ran.code == 0 and ran.out.strip() else [{}])[0]
+    link = (json.loads(ran.stdout) if ran.returncode == 0 and ran.stdout.strip() else [{}])[0]
     if "UP" not in link.get("flags", ()):
         yield finding("interface", "down")
     rows = [row for row in link.get("addr_info", ()) if row.get("scope") != "link"]
@@ -1049,9 +973,7 @@ class Push(NamedTuple):
     interface: Interface | None
     put: dict[str, Peer]
     remove: list[str]
-
-
-PUSH_FIELDS = ("epoch", "generation", "digest", "tombstones", "approved", "decided")
+    dry_run: bool
 
 
 def parse_peers(value: object, field: str) -> dict[str, Peer]:
@@ -1063,10 +985,11 @@ def parse_peers(value: object, field: str) -> dict[str, Peer]:
     return peers
 
 
-def parse_push(body: Json) -> Push:
+def parse_push(body: Json, dry_run: bool) -> Push:
     """The push, strictly; a whole one has its digest and overlaps checked here."""
     whole = "base" not in body
-    fields_of(body, "apply", (*PUSH_FIELDS, *(("interface", "peers") if whole else ("base", "put", "remove"))))
+    size = ("interface", "peers") if whole else ("base", "put", "remove")
+    fields_of(body, "apply", ("epoch", "generation", "digest", "tombstones", "approved", "decided", *size))
     put = parse_peers(body["peers" if whole else "put"], "peers" if whole else "put")
     remove = [] if whole else parse_keys(body["remove"], "remove")
     need(not any(key in put for key in remove), "remove", "a peer is both put and removed")
@@ -1080,6 +1003,7 @@ def parse_push(body: Json) -> Push:
         parse_interface(body["interface"]) if whole else None,
         put,
         remove,
+        dry_run,
     )
     if push.interface:
         check_content(push, push.interface.line, {key: peer.line for key, peer in put.items()})
@@ -1095,12 +1019,15 @@ def check_content(push: Push, interface: str, lines: Mapping[str, str]) -> None:
 
 
 def is_repair(state: State, push: Push) -> bool:
-    """The fence: True for the push last taken come again, False for a newer one, else Refused `stale`."""
+    """The fence: True for the push last taken come again, False for a newer one, else Refused `stale`.
+
+    A dry run may also ask what other content of the pair that is held would do.
+    """
     held, come = (state.epoch, state.generation), (push.epoch, push.generation)
-    if come > held:
-        return False
     if come == held and push.digest == state.pushed:
         return True
+    if come > held or (come == held and push.dry_run):
+        return False
     raise Refused("stale", "an equal or newer generation was taken")
 
 
@@ -1122,19 +1049,21 @@ def is_alive(peer: Peer, now: float) -> bool:
     return peer.expires_at is None or peer.expires_at > now
 
 
-def check_brake(state: State, push: Push, lines: Mapping[str, str], buried: Mapping[str, bytes]) -> None:
-    """Refuses a push that ends more than max(5, 10 %) of the peers held, none of them decided one by one.
-
-    A peer that would stay with an expiry in the past counts as gone.
-    """
+def count_removals(state: State, push: Push, lines: Mapping[str, str], buried: Mapping[str, bytes]) -> int:
+    """Peers held that would go, or stay with an expiry in the past, though nobody decided that one by one."""
     now = time.time()
     going = 0
     for key, line in state.lines.items():
         kept = lines.get(key)
         spared = kept == line or key in buried or key in push.decided or not is_alive(peer_of(line), now)
         going += not spared and (kept is None or not is_alive(peer_of(kept), now))
-    if going * 10 > max(50, len(state.lines)) and not push.approved:
-        raise Refused("brake", "%d peers would go; a person has to approve it" % going, removals=going)
+    return going
+
+
+def check_brake(state: State, push: Push, removals: int) -> None:
+    """Refuses a push that ends more than max(5, 10 %) of the peers held, unless a person approved it."""
+    if removals * 10 > max(50, len(state.lines)) and not push.approved:
+        raise Refused("brake", "%d peers would go; a person has to approve it" % removals, removals=removals)
 
 
 # ---------------------------------------------------------------- the node: one interface of this machine
@@ -1147,10 +1076,13 @@ class Node:
         self.name = name
         self.paths = paths
         self.conf = "%s/%s.conf" % (paths.wireguard, name)
+        self.load_hook = "PostUp = %s load %%i" % paths.program
         self.apply_lock = "%s/%s.lock" % (paths.run, name)
+        # Held for one write of a state or one batch of peers, machine-wide as tombstones are: a receipt is given
+        # under it, so no peer that was found living before a revoke can be put into a kernel behind its receipt.
+        self.gate = paths.run + "/tombstones.lock"
         self.tombstones = Tombstones(paths)
         self.state = StateFile(paths, name)
-        self.disk = Disk(paths)
         self.told: dict[str, list[Any]] | None = None
         self.has_routes = True
 
@@ -1167,10 +1099,10 @@ class Node:
             "now": int(time.time()),
         }
 
-    def wanted(self, state: State) -> dict[str, Peer]:
-        """The peers that should run now: those of state minus tombstones minus expired."""
+    def wanted(self, lines: Mapping[str, str]) -> dict[str, Peer]:
+        """The peers that should run now: those of a state's lines minus tombstones minus expired."""
         buried, now = self.tombstones.read(), time.time()
-        peers = (peer_of(line) for key, line in state.lines.items() if key not in buried)
+        peers = (peer_of(line) for key, line in lines.items() if key not in buried)
         return {peer.key: peer for peer in peers if is_alive(peer, now)}
 
     def drift(self, state: State, kernel: Kernel | None) -> list[Json]:
@@ -1185,28 +1117,42 @@ class Node:
             rows.append(finding("closed", "shut by the boot guard"))
         if kernel is None:
             return [*rows, finding("interface", "down")]
-        rows += peer_drift(kernel, self.wanted(state), self.tombstones.read())
+        rows += peer_drift(kernel, self.wanted(state.lines), self.tombstones.read())
         return rows + (list(link_drift(self.name, kernel, interface_of(state.interface))) if state.interface else [])
 
     def settle(self, state: State, kernel: Kernel | None) -> tuple[Plan, Kernel]:
         """Brings the interface to the state, enforces tombstones, opens it: (what was done, what is)."""
         if kernel is None:
             raise Refused("kernel", "the interface is down; start it by wg-quick, then push again")
-        wanted = self.wanted(state)
+        wanted = self.wanted(state.lines)
         plan = plan_kernel(kernel.peers, wanted)
-        try:
-            change_kernel(self.name, kernel.peers, plan)
-            self._settle_routes(state, wanted)
-        finally:
-            # A revoke may have come while the kernel was changed: its tombstone wins.
-            buried = self.tombstones.read()
-            remove_peers(self.name, [key for key in wanted if key in buried])
+        # Removals first, so that an address is free before another peer gets it.
+        good = remove_peers(self.name, plan.removed)
+        for batch in groups([*plan.updated, *plan.added], 100):
+            good = self._put(batch, kernel.peers) and good
+        if not good:
+            raise Refused("kernel", "wg failed; see drift by observe, then push again")
+        self._settle_routes(state, wanted)
         after = read_kernel(self.name)
         if after is None:
             raise Refused("kernel", "the interface went down")
-        if not plan_kernel(after.peers, self.wanted(state)).removed and is_closed(self.name):
+        if not plan_kernel(after.peers, self.wanted(state.lines)).removed and is_closed(self.name):
             nft_table(table_name("muster_guard_", self.name), "")
         return plan, after
+
+    def _put(self, batch: Sequence[Peer], live: Mapping[str, Live]) -> bool:
+        """Peers into the kernel, but for those that died since they were planned; whether all went well."""
+        with locked(self.gate, 10.0) as gate:
+            if gate is None:
+                return False
+            buried = self.tombstones.read()
+            good = put_peers(self.name, [peer for peer in batch if peer.key not in buried], live, gate)
+            # A revoke that waited for the gate in vain got no receipt; its tombstone wins all the same.
+            buried = self.tombstones.read()
+            good = remove_peers(self.name, [peer.key for peer in batch if peer.key in buried]) and good
+        # Else a revoke that waits would hardly ever find the gate open between two batches.
+        time.sleep(0.001)
+        return good
 
     def _settle_routes(self, state: State, wanted: Mapping[str, Peer]) -> None:
         if not state.interface:
@@ -1222,7 +1168,7 @@ class Node:
         fields_of(body, "hello", ())
         self.tombstones.heal()
         # Reads the boot path once, so that no revoke has to wait for it.
-        self.disk.places(set(), self.state.path)
+        disk_places(self.paths, set(), self.state)
         about = {
             "version": VERSION,
             "protocol": PROTOCOL,
@@ -1233,56 +1179,83 @@ class Node:
         return {"state": self.summary(), "node": about}
 
     def revoke(self, body: Json) -> Json:
-        """Tombstones, kernel, state; then all is read back. Waits for the state's lock alone, 1 s at most."""
+        """Tombstones, kernel, state; then all is read back. Waits for the gate alone, 1 s at most."""
         fields_of(body, "revoke", ("keys",))
         items = dict(parse_item(item) for item in list_of(body["keys"], "keys", MAX_KEYS, 1))
+        durable, kernel, unsure = self._bury(items)
+        files = disk_places(self.paths, set(items), self.state)
+        receipts = []
+        for key in items:
+            names = kernel.get(key, []) + unsure
+            found = ["kernel:" + name for name in names] + files.get(key, [])
+            held = {"durable": durable, "kernel": not names, "disk": key not in files}
+            receipts.append({"public_key": key, **held, "found": found})
+        return {"state": self.summary(), "receipts": receipts, "at": int(time.time())}
+
+    def _bury(self, items: Mapping[str, str]) -> tuple[bool, dict[str, list[str]], list[str]]:
+        """Keys into the tombstones, out of kernel and state, all but read back from the disk.
+
+        Whether the tombstones are durable; by key, the interfaces that still have it; why those may not be all.
+        """
         keys = list(items)
         durable = self.tombstones.add(items.items())
         remove_peers(self.name, keys)
-        self.state.forget(keys)
-        kernel = self._purge(keys)
-        files = self.disk.places(set(keys), self.state.path)
-        receipts = [self._receipt(key, durable, kernel, files.get(key, [])) for key in keys]
-        return {"state": self.summary(), "receipts": receipts, "at": int(time.time())}
-
-    @staticmethod
-    def _purge(keys: Sequence[str]) -> dict[str, list[str]] | None:
-        """Removes keys from every interface that still holds them; where they are after that."""
-        places = kernel_places(set(keys))
-        if places == {}:
-            return places
-        every = run(["wg", "show", "interfaces"], seconds=5.0).out.split()
-        for name in every if places is None else {name for names in places.values() for name in names}:
-            remove_peers(name, keys)
-        return kernel_places(set(keys))
-
-    @staticmethod
-    def _receipt(key: str, durable: bool, kernel: dict[str, list[str]] | None, files: list[str]) -> Json:
-        names = ["unknown"] if kernel is None else kernel.get(key, [])
-        places = ["kernel:" + name for name in names] + files
-        return {"public_key": key, "durable": durable, "kernel": not names, "disk": not files, "found": places}
+        with locked(self.gate, 1.0) as gate:
+            if gate is not None:
+                self.state.forget(keys)
+            places = kernel_places(set(keys))
+            if places != {}:
+                for name in run(["wg", "show", "interfaces"], seconds=5.0).stdout.split():
+                    remove_peers(name, keys)
+                places = kernel_places(set(keys))
+        unsure = (["unknown"] if places is None else []) + (["busy"] if gate is None else [])
+        return durable, places or {}, unsure
 
     def apply(self, body: Json) -> Json:
         """One push: tombstones, checks, fence, brake, state, kernel; the answer is what was read back."""
         need("tombstones" in body, "apply", "lacks tombstones")
-        self._bury([parse_item(item) for item in list_of(body["tombstones"], "tombstones", MAX_PEERS)])
-        push = parse_push(body)
-        with locked(self.apply_lock, 10.0) as held:
-            if not held:
-                raise Refused("busy", "another apply runs; send it again")
-            kernel = read_kernel(self.name)
-            own_key = kernel.public_key if kernel else None
-            need(own_key not in push.put, "public_key", "a peer has the server's own key")
-            return self._take_and_settle(push, kernel)
-
-    def _take_and_settle(self, push: Push, kernel: Kernel | None) -> Json:
+        items = dict(parse_item(item) for item in list_of(body["tombstones"], "tombstones", MAX_PEERS))
+        dry_run = parse_bool(body.pop("dry_run", False), "dry_run")
+        need(not (dry_run and items), "tombstones", "must be empty in a dry run")
+        if not dry_run:
+            self.tombstones.heal()
+        if items and not self._bury(items)[0]:
+            raise Refused("disk", "tombstones could not be written; they are enforced, nothing else was done")
+        push = parse_push(body, dry_run)
         try:
-            repair, state, withheld = self._take(push)
-            plan, after = self.settle(state, kernel)
+            return self._rehearse(push) if dry_run else self._take_and_settle(push)
         except Refused as refused:
             if refused.code in ("stale", "base", "brake", "kernel"):
                 refused.extra["state"] = self.summary()
             raise
+
+    def _kernel_for(self, push: Push) -> Kernel | None:
+        kernel = read_kernel(self.name)
+        own_key = kernel.public_key if kernel else None
+        need(own_key not in push.put, "public_key", "a peer has the server's own key")
+        return kernel
+
+    def _rehearse(self, push: Push) -> Json:
+        """What the push would do to the kernel as it is; nothing is written."""
+        kernel, state = self._kernel_for(push), self.state.read()
+        _, lines = content_of(state, push, is_repair(state, push))
+        plan = plan_kernel(kernel.peers if kernel else {}, self.wanted(lines))
+        would = {"remove": sorted(plan.removed), "add": sorted(peer.key for peer in plan.added)}
+        would["update"] = sorted(peer.key for peer in plan.updated)
+        return {
+            "result": "planned",
+            "would": would,
+            "removals": count_removals(state, push, lines, self.tombstones.read()),
+            "state": self.summary(),
+        }
+
+    def _take_and_settle(self, push: Push) -> Json:
+        with locked(self.apply_lock, 10.0) as held:
+            if held is None:
+                raise Refused("busy", "another apply runs; send it again")
+            kernel = self._kernel_for(push)
+            repair, state, withheld = self._take(push)
+            plan, after = self.settle(state, kernel)
         return {
             "result": "already" if repair else "applied",
             "withheld": withheld,
@@ -1291,37 +1264,28 @@ class Node:
             "state": self.summary(),
         }
 
-    def _bury(self, items: Sequence[tuple[str, str]]) -> None:
-        """The tombstones of a push: on the disk, out of kernel and state, before anything is judged."""
-        self.tombstones.heal()
-        if not items:
-            return
-        keys = [key for key, _ in items]
-        durable = self.tombstones.add(items)
-        self._purge(keys)
-        self.state.forget(keys)
-        if not durable:
-            raise Refused("disk", "tombstones could not be written; they are enforced, nothing else was done")
-
     def _take(self, push: Push) -> tuple[bool, State, list[str]]:
-        """Judges the push against what is held and writes the state: (repair, state, withheld keys)."""
-        with locked(self.state.lock, 10.0) as held:
-            if not held:
+        """Judges the push against what is held and writes the state: (repair, state, withheld keys).
+
+        While it judges, without the gate, no other than a revoke can change the state.
+        """
+        before = self.state.read()
+        repair = is_repair(before, push)
+        interface, asked = content_of(before, push, repair)
+        check_brake(before, push, count_removals(before, push, asked, self.tombstones.read()))
+        with locked(self.gate, 10.0) as gate:
+            if gate is None:
                 raise Refused("busy", "the state is being written; send it again")
-            before = self.state.read()
-            repair = is_repair(before, push)
-            interface, asked = content_of(before, push, repair)
             buried = self.tombstones.read()
-            check_brake(before, push, asked, buried)
             lines = {key: line for key, line in asked.items() if key not in buried}
             pair = push.epoch, push.generation
             state = State(*pair, push.digest, content_digest(interface, lines), interface, lines, "state")
             try:
-                if state != before:
+                if state != self.state.read():
                     self.state.write(state)
             except OSError:
                 raise Refused("disk", "the state could not be written; only revocations were done") from None
-            return repair, state, sorted(asked.keys() - lines.keys())
+        return repair, state, sorted(asked.keys() - lines.keys())
 
     def observe(self, body: Json) -> Json:
         """What runs: all, or what changed since this session's last observe."""
@@ -1368,7 +1332,10 @@ class Node:
         alarm("%s: not loaded" % self.name)
 
     def close(self) -> None:
-        if not nft_table(table_name("muster_guard_", self.name), guard_body(self.name)):
+        """Nothing passes the interface, in or out, until it is opened."""
+        chain = '  chain %s { type filter hook %s priority -450; %sname "%s" drop; }\n'
+        body = chain % ("in", "prerouting", "iif", self.name) + chain % ("out", "postrouting", "oif", self.name)
+        if not nft_table(table_name("muster_guard_", self.name), body):
             alarm("%s: nft failed; the boot guard is not there" % self.name)
 
     def seal(self) -> None:
@@ -1385,22 +1352,12 @@ class Node:
 # ---------------------------------------------------------------- session
 
 
-def read_lines(descriptor: int) -> Iterator[bytes]:
+def read_lines(stream: BinaryIO) -> Iterator[bytes]:
     """Lines without their end; Refused on one that is too long or was cut off."""
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        chunk = os.read(descriptor, 1 << 16)
-        if not chunk:
-            need(size == 0, "request", "the last line was cut off")
-            return
-        *ends, rest = chunk.split(b"\n")
-        for end in ends:
-            yield b"".join([*parts, end])
-            parts, size = [], 0
-        parts.append(rest)
-        size += len(rest)
-        need(size <= MAX_LINE, "request", "a line may have 16 MiB")
+    for line in iter(lambda: stream.readline(MAX_LINE + 1), b""):
+        need(len(line) <= MAX_LINE, "request", "a line may have 16 MiB")
+        need(line.endswith(b"\n"), "request", "the last line was cut off")
+        yield line[:-1]
 
 
 def failure(refused: Refused) -> Json:
@@ -1416,36 +1373,38 @@ def handler(node: Node, op: str, observe_only: bool) -> Callable[[Json], Json]:
     return looks.get(op) or acts[op]
 
 
-def answer(node: Node, line: bytes, observe_only: bool) -> Json:
-    """The answer to one line; its id is null when the line was no request at all."""
-    number: int | None = None
+def guarded(call: Callable[[], Json]) -> Json:
+    """What a call answers, or how it failed, in the protocol's words."""
     try:
-        request = parse_json(line)
-        need(request.pop("v", None) == PROTOCOL, "v", "must be %d" % PROTOCOL)
-        op = parse_text(request.pop("op", None), "op")
-        number = parse_int(request.pop("id", None), "id")
-        done: Json = {"ok": True, **handler(node, op, observe_only)(request)}
+        return {"ok": True, **call()}
     except Refused as refused:
-        done = failure(refused)
+        return failure(refused)
     except Exception as error:
-        done = failure(Refused("internal", defect(error)))
-    return {"v": PROTOCOL, "id": number, **done}
+        return failure(Refused("internal", defect(error)))
 
 
-def send(descriptor: int, value: Json) -> None:
-    write_all(descriptor, canonical(value).encode() + b"\n")
+def answer(node: Node, line: bytes, observe_only: bool) -> Json:
+    """The answer to one request; Refused when the line is no request at all."""
+    request = parse_json(line)
+    need(request.pop("v", None) == PROTOCOL, "v", "must be %d" % PROTOCOL)
+    op = parse_text(request.pop("op", None), "op")
+    number = parse_int(request.pop("id", None), "id")
+    return {"v": PROTOCOL, "id": number, **guarded(lambda: handler(node, op, observe_only)(request))}
+
+
+def send(value: Json) -> None:
+    view = memoryview(canonical(value).encode() + b"\n")
+    while view:
+        view = view[os.write(1, view) :]
 
 
 def session(node: Node, observe_only: bool) -> int:
     """Answers requests from standard input until its end; 1 when it was ended by what is no request."""
     try:
-        for line in read_lines(0):
-            reply = answer(node, line, observe_only)
-            send(1, reply)
-            if reply["id"] is None:
-                return 1
+        for line in read_lines(sys.stdin.buffer):
+            send(answer(node, line, observe_only))
     except Refused as refused:
-        send(1, {"v": PROTOCOL, "id": None, **failure(refused)})
+        send({"v": PROTOCOL, "id": None, **failure(refused)})
         return 1
     except BrokenPipeError:
         return 1
@@ -1496,46 +1455,35 @@ def install(node: Node, body: Json) -> Json:
     wish = parse_wish(body)
     check_ours(node)
     installed = install_packages(wish)
-    install_program(node.paths)
+    write_if_new(node.paths.program, read_text(os.path.abspath(__file__)), 0o755)
     private = install_conf(node, wish.interface)
     install_state(node, wish)
     install_unit(node)
-    install_sysctl(node.paths, wish.interface)
     install_access(node, wish)
     unit = start_interface(node)
-    public = run(["wg", "pubkey"], private).out.strip()
+    public = run(["wg", "pubkey"], private).stdout.strip()
     return {"public_key": public, "host_keys": host_keys(node.paths), "unit": unit, "installed": installed}
-
-
-def load_hook(node: Node) -> str:
-    return "PostUp = %s load %%i" % node.paths.program
 
 
 def check_ours(node: Node) -> None:
     """Refuses an interface that somebody else has set up."""
     text = read_text(node.conf)
-    if text and load_hook(node) not in text.split("\n"):
+    if text and node.load_hook not in text.split("\n"):
         raise Refused("foreign_conf", "%s was not written by muster-node; move it away first" % node.conf)
-    if not text and run(["ip", "link", "show", "dev", node.name]).code == 0:
+    if not text and run(["ip", "link", "show", "dev", node.name]).returncode == 0:
         raise Refused("foreign_conf", "the interface runs without a conf of ours; take it down first")
 
 
-TOOLS = {
-    "ip": ("iproute2", "iproute"),
-    "wg": ("wireguard-tools", "wireguard-tools"),
-    "wg-quick": ("wireguard-tools", "wireguard-tools"),
-    "nft": ("nftables", "nftables"),
-    "sudo": ("sudo", "sudo"),
-    "visudo": ("sudo", "sudo"),
-    "useradd": ("passwd", "shadow-utils"),
-    "wireguard-go": ("wireguard-go", "wireguard-go"),
-}
+# Packages by tool, where they are not named alike: Debian's, Fedora's.
+APT = {"ip": "iproute2", "nft": "nftables", "useradd": "passwd", "visudo": "sudo", "wg": "wireguard-tools"}
+APT["wg-quick"] = APT["wg"]
+DNF = {**APT, "ip": "iproute", "useradd": "shadow-utils"}
 
 
 def kernel_can() -> bool:
     """Whether the kernel makes WireGuard interfaces by itself."""
     name = "muster%d" % (os.getpid() % 10**8)
-    made = run(["ip", "link", "add", "dev", name, "type", "wireguard"]).code == 0
+    made = run(["ip", "link", "add", "dev", name, "type", "wireguard"]).returncode == 0
     if made:
         run(["ip", "link", "del", "dev", name])
     return made
@@ -1555,24 +1503,19 @@ def put_in(tools: Sequence[str], allowed: bool) -> list[str]:
     manager = next((name for name in ("apt-get", "dnf", "yum") if tool_there(name)), None)
     if not allowed or manager is None:
         raise Refused("packages", "missing: %s; put them in, or let install do it" % ", ".join(tools))
-    packages = sorted({TOOLS[tool][0 if manager == "apt-get" else 1] for tool in tools})
+    packages = sorted({(APT if manager == "apt-get" else DNF).get(tool, tool) for tool in tools})
     words = [manager, "install", "-y", *packages]
     if manager == "apt-get":
         words.append("--no-install-recommends")
         run([manager, "update"], seconds=300.0)
-    if run(words, seconds=900.0).code != 0 or not all(map(tool_there, tools)):
+    if run(words, seconds=900.0).returncode != 0 or not all(map(tool_there, tools)):
         raise Refused("packages", "%s could not put in: %s" % (manager, ", ".join(packages)))
     return packages
 
 
-def install_program(paths: Paths) -> None:
-    """Puts this very file in its place."""
-    write_if_new(paths.program, read_text(os.path.abspath(__file__)), 0o755)
-
-
 def install_conf(node: Node, interface: Interface) -> str:
     """Writes IFACE.conf, with the key that it had or a new one; the private key."""
-    private = conf_setting(read_text(node.conf), "privatekey") or run(["wg", "genkey"]).out.strip()
+    private = conf_setting(read_text(node.conf), "privatekey") or run(["wg", "genkey"]).stdout.strip()
     if not KEY.fullmatch(private):
         raise Refused("kernel", "wg made no key")
     rows = [
@@ -1583,7 +1526,7 @@ def install_conf(node: Node, interface: Interface) -> str:
         "MTU = %d" % interface.mtu,
         "PrivateKey = " + private,
         "PreUp = %s close %%i" % node.paths.program,
-        load_hook(node),
+        node.load_hook,
     ]
     write_if_new(node.conf, "\n".join(rows) + "\n", 0o600)
     return private
@@ -1591,9 +1534,9 @@ def install_conf(node: Node, interface: Interface) -> str:
 
 def install_state(node: Node, wish: Wish) -> None:
     """The interface's settings into the state, peers kept; a higher epoch opens a new count."""
-    with locked(node.state.lock, 10.0) as held:
-        if not held:
-            raise Refused("busy", "the state is being written; try again")
+    with locked(node.apply_lock, 10.0) as alone, locked(node.gate, 10.0) as gate:
+        if alone is None or gate is None:
+            raise Refused("busy", "an apply runs or the state is being written; try again")
         state = node.state.read()
         epoch, generation = max((state.epoch, state.generation), (wish.epoch, 0))
         line = wish.interface.line
@@ -1604,7 +1547,7 @@ def install_state(node: Node, wish: Wish) -> None:
 
 def write_if_new(path: str, text: str, mode: int) -> None:
     if read_text(path) != text:
-        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        make_folder(os.path.dirname(path), 0o755)
         write_atomic(path, text.encode(), mode)
 
 
@@ -1614,16 +1557,6 @@ def install_unit(node: Node) -> None:
     program, name = node.paths.program, node.name
     seal, load = "ExecStartPre=%s seal %s" % (program, name), "ExecReload=%s load %s" % (program, name)
     write_if_new(folder + "/muster.conf", "[Service]\n%s\nExecReload=\n%s\n" % (seal, load), 0o644)
-
-
-def install_sysctl(paths: Paths, interface: Interface) -> None:
-    versions = {net.version for net in networks_of(interface)}
-    held = set(read_text(paths.sysctl).splitlines())
-    if interface.forward != "none":
-        held |= {"net.ipv4.ip_forward = 1"} if 4 in versions else set()
-        held |= {"net.ipv6.conf.all.forwarding = 1"} if 6 in versions else set()
-    if held:
-        write_if_new(paths.sysctl, "\n".join(sorted(held)) + "\n", 0o644)
 
 
 def install_access(node: Node, wish: Wish) -> None:
@@ -1645,23 +1578,19 @@ def make_user() -> None:
         pwd.getpwnam("muster")
         return
     made = run(["useradd", "--system", "--home-dir", "/home/muster", "--shell", "/bin/sh", "--password", "*", "muster"])
-    if made.code != 0:
+    if made.returncode != 0:
         raise Refused("kernel", "useradd failed")
 
 
 def allow_sudo(node: Node, command: str) -> None:
     """One sudoers line for this interface, the others kept; never in place before visudo has read it."""
-    path, partial = node.paths.sudoers + "/muster", node.paths.sudoers + "/muster.new"
+    path = node.paths.sudoers + "/muster"
     ours = re.compile(r"muster .* session (--observe )?" + re.escape(node.name.replace("=", "\\=")))
     kept = [row for row in read_text(path).splitlines() if row and not ours.fullmatch(row)]
-    rows = [*kept, "muster ALL=(root) NOPASSWD: " + command.replace("=", "\\=")]
-    os.makedirs(node.paths.sudoers, 0o750, exist_ok=True)
-    write_synced(partial, ("\n".join(rows) + "\n").encode(), 0o440)
-    if run(["visudo", "-c", "-f", partial]).code != 0:
-        os.unlink(partial)
+    text = "\n".join([*kept, "muster ALL=(root) NOPASSWD: " + command.replace("=", "\\="), ""])
+    if run(["visudo", "-c", "-f", "-"], text).returncode != 0:
         raise Refused("kernel", "visudo refused the line for muster")
-    os.replace(partial, path)
-    sync_folder(node.paths.sudoers)
+    write_if_new(path, text, 0o440)
 
 
 def write_authorized(node: Node, user: str, key: str, line: str | None) -> None:
@@ -1682,32 +1611,20 @@ def write_authorized(node: Node, user: str, key: str, line: str | None) -> None:
     write_atomic(path, "".join(row + "\n" for row in [*rows, *([line] if line else [])]).encode(), mode)
 
 
-def make_folder(path: str, mode: int) -> None:
-    if not os.path.isdir(path):
-        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-        os.mkdir(path, mode)
-        os.chmod(path, mode)
-
-
 def start_interface(node: Node) -> str:
     """Opens the interface by wg-quick, through systemd where it runs; one that is up is only loaded."""
+    unit = "wg-quick@%s.service" % node.name
+    link = "%s/multi-user.target.wants/%s" % (node.paths.units, unit)
+    if not os.path.lexists(link):
+        make_folder(os.path.dirname(link), 0o755)
+        os.symlink("/lib/systemd/system/wg-quick@.service", link)
     systemd = os.path.isdir("/run/systemd/system") and tool_there("systemctl")
-    up = read_kernel(node.name) is not None
     if systemd:
-        unit = "wg-quick@%s.service" % node.name
         run(["systemctl", "daemon-reload"], seconds=60.0)
-        run(["systemctl", "enable", unit], seconds=60.0)
-        code = 0 if up else run(["systemctl", "start", unit], seconds=90.0).code
-    else:
-        link = "%s/multi-user.target.wants/wg-quick@%s.service" % (node.paths.units, node.name)
-        if not os.path.lexists(link):
-            os.makedirs(os.path.dirname(link), 0o755, exist_ok=True)
-            os.symlink("/lib/systemd/system/wg-quick@.service", link)
-        node.seal()
-        code = 0 if up else run(["wg-quick", "up", node.name], seconds=90.0).code
-    if up:
+    node.seal()
+    if read_kernel(node.name):
         node.load()
-    if code != 0 or read_kernel(node.name) is None:
+    elif run(["systemctl", "start", unit] if systemd else ["wg-quick", "up", node.name], seconds=90.0).returncode != 0:
         raise Refused("kernel", "wg-quick could not open the interface; is its port or one of its addresses taken?")
     return "systemd" if systemd else "none"
 
@@ -1724,20 +1641,6 @@ def host_keys(paths: Paths) -> list[str]:
 # ---------------------------------------------------------------- command line
 
 
-def ask(node: Node, op: str, **fields: Any) -> Json:
-    """One request of the command line, the same way as one of a session."""
-    return answer(node, canonical({"v": PROTOCOL, "id": 1, "op": op, **fields}).encode(), False)
-
-
-def install_reply(node: Node) -> Json:
-    try:
-        return {"ok": True, **install(node, parse_json(sys.stdin.buffer.read(MAX_LINE + 1)))}
-    except Refused as refused:
-        return failure(refused)
-    except Exception as error:
-        return failure(Refused("internal", defect(error)))
-
-
 def execute(node: Node, given: argparse.Namespace) -> int:
     """Does one command; 0 when all of it held."""
     if given.command == "session":
@@ -1746,15 +1649,13 @@ def execute(node: Node, given: argparse.Namespace) -> int:
         BOOT[given.command](node)
         return 0
     if given.command == "install":
-        reply = install_reply(node)
+        reply = guarded(lambda: install(node, parse_json(sys.stdin.buffer.read(MAX_LINE + 1))))
     elif given.command == "observe":
-        reply = ask(node, "observe", full=True)
-    elif given.command == "revoke":
-        reply = ask(node, "revoke", keys=[{"public_key": key, "reason": given.reason} for key in given.keys])
+        reply = guarded(lambda: node.observe({"full": True}))
     else:
-        data = sys.stdin.buffer.read(MAX_LINE + 2) if given.file == "-" else read_bytes(given.file)
-        reply = answer(node, data.rstrip(b"\n"), False)
-    send(1, reply)
+        keys = [{"public_key": key, "reason": given.reason} for key in given.keys]
+        reply = guarded(lambda: node.revoke({"keys": keys}))
+    send(reply)
     receipts = reply.get("receipts", [])
     held = all(row[part] for row in receipts for part in ("durable", "kernel", "disk"))
     return 0 if reply["ok"] and held else 1
@@ -1765,7 +1666,6 @@ COMMANDS = {
     "session": "requests on standard input, answers on standard output",
     "revoke": "these keys never again, on this machine",
     "observe": "what runs",
-    "apply": "one apply request",
     "load": "at boot: the state into the kernel",
     "close": "at boot: nothing passes until load",
     "seal": "before boot: peers out of IFACE.conf",
@@ -1784,7 +1684,6 @@ def parser() -> argparse.ArgumentParser:
     made["session"].add_argument("--observe", action="store_true", help="look only")
     made["revoke"].add_argument("keys", metavar="KEY", nargs="+")
     made["revoke"].add_argument("--reason", required=True)
-    made["apply"].add_argument("file", metavar="FILE|-")
     return top
 
 

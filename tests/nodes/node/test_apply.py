@@ -120,6 +120,7 @@ def test_the_brake_holds_twelve_of_fifty_until_it_is_approved(machine: Machine, 
     session.ask("apply", **make_whole(1, PEERS))
     reply = session.ask("apply", **make_whole(2, PEERS[12:], tombstones=[dead(0)]))
     assert (error(reply), reply["error"]["removals"]) == ("brake", 11)
+    assert (reply["error"]["state"]["generation"], reply["error"]["state"]["peers"]) == (1, 49)
     assert machine.peers() == networks(PEERS[1:])
     five = [peer["public_key"] for peer in PEERS[1:7]]
     assert error(session.ask("apply", **make_whole(2, PEERS[12:], decided=five[:5]))) == "brake"

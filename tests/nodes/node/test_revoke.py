@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import pytest
 
 from tests.nodes.node.build import dead, make_key, make_peer, make_whole
@@ -9,6 +11,12 @@ from tests.nodes.node.machine import Machine, Session
 
 PEERS = [make_peer(n) for n in range(10)]
 CLEAN = {"durable": True, "kernel": True, "disk": True, "found": []}
+HELD_UP = {
+    "durable": True,
+    "kernel": False,
+    "disk": False,
+    "found": ["kernel:busy", "/var/lib/muster/wg0/state"],
+}
 
 
 @pytest.fixture
@@ -65,12 +73,10 @@ def test_it_does_not_wait_for_an_apply(machine: Machine, session: Session) -> No
     holder.stdout.close()
 
 
-def test_when_the_state_is_held_the_receipt_names_it(machine: Machine, session: Session) -> None:
-    holder = machine.popen("flock", "/run/muster/wg0.state.lock", "sh", "-c", "echo held; cat")
+def test_when_the_gate_is_held_packets_stop_and_no_receipt_is_given(machine: Machine, session: Session) -> None:
+    holder = machine.popen("flock", "/run/muster/tombstones.lock", "sh", "-c", "echo held; cat")
     assert holder.stdout and holder.stdin and holder.stdout.readline() == b"held\n"
-    assert session.ask("revoke", keys=[dead(1)])["receipts"] == [
-        {"public_key": make_key(1), **CLEAN, "disk": False, "found": ["/var/lib/muster/wg0/state"]}
-    ]
+    assert session.ask("revoke", keys=[dead(1)])["receipts"] == [{"public_key": make_key(1), **HELD_UP}]
     assert make_key(1) not in machine.peers()
     holder.stdin.close()
     holder.wait(5)
@@ -117,6 +123,34 @@ def test_a_key_on_another_interface_of_the_machine_goes_there_too(machine: Machi
     machine.run("wg", "set", "wg9", "peer", make_key(1), "peer", make_key(2))
     assert session.ask("revoke", keys=[dead(1)])["receipts"] == [{"public_key": make_key(1), **CLEAN}]
     assert set(machine.peers("wg9")) == {make_key(2)}
+
+
+@pytest.fixture
+def wrapped(machine: Machine, session: Session) -> Iterator[Callable[[str], None]]:
+    """Puts a `wg` before the real one that begins with the given lines."""
+
+    def wrap(lines: str) -> None:
+        text = f'#!/bin/sh\n{lines}\nexec /usr/bin/wg "$@"\n'
+        machine.run("sh", "-c", "cat > /usr/local/sbin/wg; chmod 755 /usr/local/sbin/wg", stdin=text)
+
+    yield wrap
+    machine.sh("rm /usr/local/sbin/wg")
+
+
+def test_a_peer_that_the_kernel_keeps_gets_no_receipt(session: Session, wrapped: Callable[[str], None]) -> None:
+    """2.1: read back, not believed; control: a key that the kernel never had."""
+    wrapped('[ "$1" != set ] || exit 0')
+    assert session.ask("revoke", keys=[dead(1), dead(80)])["receipts"] == [
+        {"public_key": make_key(1), **CLEAN, "kernel": False, "found": ["kernel:wg0"]},
+        {"public_key": make_key(80), **CLEAN},
+    ]
+
+
+def test_a_kernel_that_cannot_be_read_gives_no_receipt(session: Session, wrapped: Callable[[str], None]) -> None:
+    wrapped('[ "$1 $2" != "show all" ] || exit 1')
+    assert session.ask("revoke", keys=[dead(1)])["receipts"] == [
+        {"public_key": make_key(1), **CLEAN, "kernel": False, "found": ["kernel:unknown"]}
+    ]
 
 
 def test_two_sessions_see_each_others_work(machine: Machine, session: Session) -> None:
