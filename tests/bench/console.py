@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,11 @@ class BenchConsole:
 
     def pending(self) -> int:
         return int(self.query("SELECT count(*) FROM peers_receipt WHERE confirmed_at IS NULL"))
+
+    def moment(self, expression: str, revocation: str) -> float:
+        """A time of the revocation's receipts, in seconds since 1970."""
+        text = self.query(f"SELECT {expression} FROM peers_receipt WHERE revocation_id = ?", revocation)
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
 
     def behind(self) -> int:
         """How many servers have not confirmed their newest generation."""
@@ -150,17 +156,25 @@ def _unfinished(console: BenchConsole, enrolments: list[str]) -> int:
     return len(enrolments) - int(console.query("SELECT count(*) FROM nodes_enrolment WHERE state = 'done'"))
 
 
-def revoke(console: BenchConsole, device: int, servers: int) -> float:
-    """Seconds from the API call to the last receipt that any reader of the database sees."""
-    began = time.monotonic()
+@dataclass(frozen=True)
+class Timing:
+    """Seconds from the API call: its answer, the first and the last group of receipts written, and all of it seen."""
+
+    answered: float
+    first_receipts: float
+    last_receipts: float
+    seen: float
+
+
+def revoke(console: BenchConsole, device: int, servers: int) -> Timing:
+    """From the API call to the last receipt, as any reader of the database sees it."""
+    wall, began = time.time(), time.monotonic()
     answer = console.call("POST", "revocations", {"device": device, "reason": "benchmark"})
     answered = time.monotonic()
     wait_for(lambda: console.pending() == 0, 30, "all receipts")
     done = time.monotonic()
     if len(answer["receipts"]) != servers:
         raise RuntimeError(f"{len(answer['receipts'])} receipts for {servers} servers")
-    console_answer.append(answered - began)
-    return done - began
-
-
-console_answer: list[float] = []
+    row = answer["id"].replace("-", "")
+    first, last = (console.moment(f"{which}(confirmed_at)", row) - wall for which in ("min", "max"))
+    return Timing(answered - began, first, last, done - began)

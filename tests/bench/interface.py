@@ -21,7 +21,8 @@ def outages() -> dict[str, float]:
         )
         client.connect(
             f"[Interface]\nAddress = 10.9.0.2/32\nPrivateKey = {theirs.private_key}\n\n[Peer]\n"
-            f"PublicKey = {ours.public_key}\nEndpoint = {server.address}:51820\nAllowedIPs = 10.9.0.0/16\nPersistentKeepalive = 25\n"
+            f"PublicKey = {ours.public_key}\nEndpoint = {server.address}:51820\n"
+            "AllowedIPs = 10.9.0.0/16\nPersistentKeepalive = 25\n"
         )
         client.wait_for_handshake("wg0", 10)
 
