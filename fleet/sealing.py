@@ -94,13 +94,12 @@ def box_for_workers(secret: str, place: Place, public: Path) -> str:
 def open_box(sealed: str, place: Place, keyring: Path) -> str:
     """Workers only: `keyring` is the nodes keyring."""
     mine = X25519PrivateKey.from_private_bytes(base64.b64decode(json.loads(keyring.read_text())["box"]))
-    raw = base64.b64decode(sealed)
-    theirs = X25519PublicKey.from_public_bytes(raw[:32])
     try:
-        opened = AESGCM(_box_key(mine.exchange(theirs), raw[:32])).decrypt(b"\0" * NONCE, raw[32:], place.data)
-    except InvalidTag:
+        raw = base64.b64decode(sealed, validate=True)
+        shared = mine.exchange(X25519PublicKey.from_public_bytes(raw[:32]))
+        return AESGCM(_box_key(shared, raw[:32])).decrypt(b"\0" * NONCE, raw[32:], place.data).decode()
+    except (InvalidTag, ValueError):
         raise SealBroken(f"{place.table}.{place.column}: not boxed for this row") from None
-    return opened.decode()
 
 
 def _box_key(shared: bytes, salt: bytes) -> bytes:

@@ -38,7 +38,10 @@ def reconcile(server_id: int, pool: SessionPool) -> Outcome:
         if not is_ours:
             return Outcome("busy", "another worker has this server")
         began = time.monotonic()
-        desired = desired_state(server_id)
+        try:
+            desired = desired_state(server_id)
+        except SealBroken as error:
+            return _failed(server_id, error)
         outcome = told(server_id, lambda: _push(desired, pool))
         _write_run(desired, outcome, time.monotonic() - began)
     return outcome
@@ -53,16 +56,15 @@ def told(server_id: int, attempt: Callable[[], Outcome]) -> Outcome:
     """The one place where what goes wrong with a server becomes a condition on it."""
     try:
         return attempt()
-    except NodeRefused as error:
-        status.record_failure(server_id, reason=error.code, message=str(error), is_reachable=True)
-        detail = str(error)
-    except TransportError as error:
-        status.record_failure(server_id, reason=type(error).__name__, message=str(error))
-        detail = str(error)
-    except (NotReady, SealBroken, Nonsense) as error:
-        status.record_failure(server_id, reason=type(error).__name__, message=str(error), is_reachable=True)
-        detail = str(error)
-    return Outcome(Run.Outcome.FAILED, detail)
+    except (TransportError, NotReady, SealBroken, Nonsense) as error:
+        return _failed(server_id, error)
+
+
+def _failed(server_id: int, error: Exception) -> Outcome:
+    reason = error.code if isinstance(error, NodeRefused) else type(error).__name__
+    is_reachable = isinstance(error, NodeRefused) or not isinstance(error, TransportError)
+    status.record_failure(server_id, reason=reason, message=str(error), is_reachable=is_reachable)
+    return Outcome(Run.Outcome.FAILED, str(error))
 
 
 def _push(desired: Desired, pool: SessionPool) -> Outcome:
