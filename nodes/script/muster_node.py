@@ -1624,7 +1624,9 @@ def start_interface(node: Node) -> str:
     node.seal()
     if read_kernel(node.name):
         node.load()
-    elif run(["systemctl", "start", unit] if systemd else ["wg-quick", "up", node.name], seconds=90.0).returncode != 0:
+    else:
+        run(["systemctl", "start", unit] if systemd else ["wg-quick", "up", node.name], seconds=90.0)
+    if read_kernel(node.name) is None:
         raise Refused("kernel", "wg-quick could not open the interface; is its port or one of its addresses taken?")
     return "systemd" if systemd else "none"
 
