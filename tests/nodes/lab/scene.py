@@ -32,6 +32,7 @@ class Seat:
     device: Device
     pair: KeyPair
     client: Client
+    files: list[str] = field(default_factory=list)
     streams: list[Stream] = field(default_factory=list)
 
     def wait_for_replies(self, *, after: float = 0) -> None:
@@ -70,10 +71,19 @@ class Scene:
 
     def connect(self, seat: Seat, *, rate: float = 100) -> None:
         """Tunnels to all servers, with a stream through each that gets through."""
-        for number, row in enumerate(self.rows):
-            seat.client.connect(tunnel_file(seat.device, row, seat.pair), interface=f"wg{number}")
-        seat.streams = [self._stream(seat.client, number, rate) for number in range(len(self.rows))]
+        seat.files = [tunnel_file(seat.device, row, seat.pair) for row in self.rows]
+        self._open(seat, rate)
         seat.wait_for_replies()
+
+    def reconnect(self, seat: Seat) -> None:
+        """The same files again, as after a restart of the client: it shakes hands anew, if it is let in."""
+        self.disconnect(seat)
+        self._open(seat, rate=100)
+
+    def _open(self, seat: Seat, rate: float) -> None:
+        for number, text in enumerate(seat.files):
+            seat.client.connect(text, interface=f"wg{number}")
+        seat.streams = [self._stream(seat.client, number, rate) for number in range(len(self.rows))]
 
     def _stream(self, client: Client, number: int, rate: float) -> Stream:
         return client.stream(f"10.{number + 1}.0.1", interface=f"wg{number}", rate=rate)
