@@ -46,6 +46,8 @@ valid_host_key = Matches(HOST_KEY.pattern, 'Give the host key as "ssh-ed25519 AA
 def one_line(value: str) -> None:
     if any(not character.isprintable() for character in value):
         raise ValidationError("Use printable characters on one line.")
+    if not value.strip():
+        raise ValidationError("Write something, not only spaces.")
 
 
 def parse_network(text: str) -> Network:
