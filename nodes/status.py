@@ -74,11 +74,15 @@ def _write_doubt(row: Receipt, generation: int, receipt: ReceiptSeen) -> None:
 
 
 def _mark_gone(proven: list[Receipt], now: dt.datetime) -> None:
-    by_key: defaultdict[str, list[int]] = defaultdict(list)
+    """One statement for the keys that the same servers confirmed: one key on many, or many keys on one."""
+    servers: defaultdict[str, set[int]] = defaultdict(set)
+    keys: defaultdict[frozenset[int], list[str]] = defaultdict(list)
     for row in proven:
-        by_key[row.public_key].append(row.server_id)
-    for key, servers in by_key.items():
-        gone = Peer.objects.filter(device__public_key=key, server__in=servers, gone_at=None)
+        servers[row.public_key].add(row.server_id)
+    for key, places in servers.items():
+        keys[frozenset(places)].append(key)
+    for places, held in keys.items():
+        gone = Peer.objects.filter(device__public_key__in=held, server__in=places, gone_at=None)
         gone.exclude(ended_at=None).update(gone_at=now)
 
 

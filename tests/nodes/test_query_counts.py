@@ -1,0 +1,117 @@
+"""However many people, peers or receipts there are, the database is asked equally often."""
+
+import base64
+import os
+from collections.abc import Callable
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from audit.services import SYSTEM, act
+from audit.verbs import Verb
+from fleet.models import Environment, Server
+from nodes import status
+from nodes.desired import desired_state, keys_to_kill
+from nodes.observe import NodeState, PeerSeen, ReceiptSeen
+from nodes.status import Confirmation
+from peers.entitlement import wanted_peers
+from peers.models import Device, Grant, Peer, Receipt
+from peers.revocation import revoke_devices
+from peers.settle import Ending, settle
+from tests.build import make_grant, make_peers, make_person, make_server
+
+pytestmark = pytest.mark.django_db
+
+
+def queries(work: Callable[[], object]) -> int:
+    with CaptureQueriesContext(
+        connection,
+    ) as seen:
+        work()
+    return len(seen)
+
+
+def new_people(environment: Environment, count: int) -> list[int]:
+    """People with a device and a grant whose peers are not made yet."""
+    people = [make_person(f"Person {number}") for number in range(count)]
+    Device.objects.bulk_create(Device(person=p, name="x", public_key=_key()) for p in people)
+    Grant.objects.bulk_create(Grant(person=p, environment=environment, reason="x") for p in people)
+    return [person.pk for person in people]
+
+
+def _key() -> str:
+    return base64.b64encode(os.urandom(32)).decode()
+
+
+def settled(people: list[int], server: Server) -> None:
+    with act(Verb.PEER_SETTLE, actor=SYSTEM) as this:
+        settle(people, this=this, ending=Ending())
+        this.on(server, changes={})
+
+
+def test_settling_thirty_people_asks_as_often_as_three(staging: Environment) -> None:
+    servers = [make_server(staging), make_server(staging)]
+    groups = [new_people(staging, count) for count in (3, 3, 30)]
+    _, few, many = (queries(lambda group=group: settled(group, servers[0])) for group in groups)  # type: ignore[misc]
+    assert Peer.objects.count() == 72
+    assert few == many
+
+
+def test_ending_thirty_accesses_asks_as_often_as_three(staging: Environment) -> None:
+    server = make_server(staging)
+    groups = [new_people(staging, count) for count in (3, 30)]
+    for group in groups:
+        settled(group, server)
+    Grant.objects.update(ended_at=timezone.now())
+    few, many = (queries(lambda group=group: settled(group, server)) for group in groups)  # type: ignore[misc]
+    assert not Peer.objects.filter(ended_at=None).exists()
+    assert few == many
+
+
+def test_who_is_wanted_where_takes_three_queries(staging: Environment) -> None:
+    make_server(staging)
+    make_peers(staging, 12)
+    devices = list(Device.objects.all())
+    assert queries(lambda: wanted_peers(devices, timezone.now())) <= 3
+
+
+def test_the_desired_state_of_a_hundred_peers_takes_as_many_queries_as_of_ten(staging: Environment) -> None:
+    servers = [make_server(staging), make_server(staging)]
+    settled(new_people(staging, 10), servers[0])
+    few = queries(lambda: desired_state(servers[0].pk))
+    settled(new_people(staging, 90), servers[0])
+    assert len(desired_state(servers[0].pk).content.peers) == 100
+    assert queries(lambda: desired_state(servers[0].pk)) == few
+
+
+def confirmed(server: Server) -> None:
+    keys = Receipt.objects.filter(server=server, confirmed_at=None).values_list("public_key", flat=True)
+    receipts = [ReceiptSeen(key, True, True, True, ()) for key in keys]
+    assert status.confirm([Confirmation(server.pk, NodeState(1, 1, "d", "d"), receipts)]) == len(receipts)
+
+
+def test_thirty_receipts_are_written_down_in_as_many_queries_as_three(staging: Environment) -> None:
+    server = make_server(staging)
+    Server.objects.update(enrolled_at=timezone.now())
+    counts = []
+    for number in (3, 3, 30):
+        devices = [peer.device for peer in make_peers(staging, number)[:number]]
+        revoke_devices(actor=SYSTEM, devices=devices, reason="gone")
+        asked = queries(keys_to_kill)
+        counts.append((asked, queries(lambda: confirmed(server))))
+    assert counts[1] == counts[2]
+    assert not Receipt.objects.filter(confirmed_at=None).exists()
+
+
+def test_what_a_poll_found_is_written_down_in_as_many_queries_for_thirty_peers(staging: Environment) -> None:
+    server = make_server(staging)
+    make_grant(make_person(), staging)
+    counts = []
+    for number in (3, 27):
+        keys = [peer.device.public_key for peer in make_peers(staging, number)]
+        seen = [PeerSeen(key, "192.0.2.1:5", 1, 2, 3) for key in keys]
+        counts.append(queries(lambda: status.record_observation(server.pk, NodeState(1, 1, "", ""), seen, [], "")))  # noqa: B023
+    assert counts[0] == counts[1]
+    assert Peer.objects.filter(status__transfer_rx=2).count() == 30
