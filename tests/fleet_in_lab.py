@@ -78,7 +78,11 @@ def register(person: Person, name: str = "laptop") -> tuple[Device, KeyPair]:
 
 def tunnel_file(device: Device, server: Row, pair: KeyPair) -> str:
     """The file as the person has it: the Console's text with the private key pasted in."""
-    peer = Peer.objects.select_related("server", "ipv4", "ipv6").get(device=device, server=server, ended_at=None)
+    return client_file(Peer.objects.get(device=device, server=server, ended_at=None), pair)
+
+
+def client_file(peer: Peer, pair: KeyPair) -> str:
+    """The same of a peer that may have ended since."""
     text = config_of(peer).text()
     return text.replace("PASTE-THE-PRIVATE-KEY-OF-THIS-DEVICE-HERE", pair.private_key)
 

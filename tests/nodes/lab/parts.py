@@ -124,17 +124,8 @@ class Parts:
         return f"redis+socket://{self.folder / 'broker.sock'}"
 
     def _environment(self) -> dict[str, str]:
-        return {
-            **os.environ,
-            "MUSTER_DATA": str(self.folder),
-            "MUSTER_DATABASE": database_url(),
-            "MUSTER_BROKER": self._broker_url,
-            "MUSTER_KEYRING_PEERS": str(settings.KEYRING_PEERS),
-            "MUSTER_KEYRING_NODES": str(settings.KEYRING_NODES),
-            "MUSTER_KEYRING_NODES_PUBLIC": str(settings.KEYRING_NODES_PUBLIC),
-            "MUSTER_POLL_SECONDS": "3",
-            "MUSTER_TLS": "0",
-        }
+        own = {"MUSTER_DATA": str(self.folder), "MUSTER_BROKER": self._broker_url}
+        return {**console_environment(), **own, "MUSTER_POLL_SECONDS": "3", "MUSTER_TLS": "0"}
 
     def every(self) -> list[Part]:
         return [self.broker, self.worker, self.beat, self.web]
@@ -193,6 +184,17 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(10)
         self.sock.connect(self._path)
+
+
+def console_environment() -> dict[str, str]:
+    """What a process needs to work on the test's own database and keyrings."""
+    return {
+        **os.environ,
+        "MUSTER_DATABASE": database_url(),
+        "MUSTER_KEYRING_PEERS": str(settings.KEYRING_PEERS),
+        "MUSTER_KEYRING_NODES": str(settings.KEYRING_NODES),
+        "MUSTER_KEYRING_NODES_PUBLIC": str(settings.KEYRING_NODES_PUBLIC),
+    }
 
 
 def database_url() -> str:

@@ -1,5 +1,6 @@
 """A fleet with people on it: enrolled servers, and persons whose devices are connected and send packets."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -121,6 +122,11 @@ class Scene:
         """(received, sent) of the peer on each server."""
         dumps = [self.dump(number, seat.pair.public_key) for number in range(len(self.rows))]
         return [(int(dump[3]), int(dump[4])) for dump in dumps]
+
+    def node_state(self, number: int) -> tuple[int, int, str]:
+        """(epoch, generation, digest) that a node says it holds."""
+        answer = json.loads(self.machines[number].run(["muster-node", "observe", "wg0"]).stdout)
+        return answer["state"]["epoch"], answer["state"]["generation"], answer["state"]["digest"]
 
     def is_in_kernel(self, public_key: str) -> list[bool]:
         return [bool(self.dump(number, public_key)) for number in range(len(self.rows))]
