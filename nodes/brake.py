@@ -10,7 +10,7 @@ from audit.services import SYSTEM, act
 from audit.verbs import Verb
 from fleet.models import Server
 from nodes.models import HeldPush, Hold
-from nodes.plan import is_braked, undecided
+from nodes.plan import brake_limit, is_braked, undecided
 from nodes.state import Desired
 from peers.models import Peer
 
@@ -33,6 +33,11 @@ def preview(desired: Desired) -> str:
     if not is_braked(causes, held):
         return ""
     return f"{causes.total()} of {held} peers would go: {'; '.join(map(_describe, causes))}"
+
+
+def preview_unrecorded(removals: int, held: int) -> str:
+    """The same, for removals that only the node counts."""
+    return f"{removals} of {held} peers would go: {UNRECORDED}" if removals > brake_limit(held) else ""
 
 
 def check(desired: Desired) -> str:

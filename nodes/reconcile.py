@@ -169,4 +169,6 @@ def plan(server_id: int, pool: SessionPool) -> Outcome:
     would = observe.mapping(answer.body.get("would"))
     lists = {name: observe.rows(would, name, 1_000_000) for name in ("add", "remove", "update")}
     found = Plan(**{name: tuple(observe.text(key, 44) for key in keys) for name, keys in lists.items()})
-    return Outcome("planned", brake.preview(desired), found)
+    counted = observe.number(answer.body, "removals", 1_000_000)
+    held = observe.number(observe.mapping(answer.body.get("state")), "peers", 1_000_000)
+    return Outcome("planned", brake.preview(desired) or brake.preview_unrecorded(counted, held), found)

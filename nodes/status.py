@@ -81,8 +81,8 @@ def _mark_gone(proven: list[Receipt], now: dt.datetime) -> None:
         servers[row.public_key].add(row.server_id)
     for key, places in servers.items():
         keys[frozenset(places)].append(key)
-    for places, held in keys.items():
-        gone = Peer.objects.filter(device__public_key__in=held, server__in=places, gone_at=None)
+    for group, held in keys.items():
+        gone = Peer.objects.filter(device__public_key__in=held, server__in=group, gone_at=None)
         gone.exclude(ended_at=None).update(gone_at=now)
 
 
