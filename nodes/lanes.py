@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import selectors
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ PROGRESS_TIMEOUT = 10.0
 CALL_TIMEOUT = 10.0
 _BLOCK = 64 * 1024
 _STDERR_KEPT = 2048
+_CODE = re.compile("[a-z_]{1,30}")
 
 Within = Callable[[float], AbstractContextManager[object]]
 
@@ -67,6 +69,7 @@ class Lane:
         for start in range(0, len(data), _BLOCK):
             with self._within(progress_timeout):
                 self._channel.sendall(data[start : start + _BLOCK])
+        self._asked[number] = time.monotonic()
         return number
 
     def poll(self) -> list[Answer]:
@@ -100,7 +103,7 @@ class Lane:
         self._given_up.add(number)
 
     def asked_at(self, number: int) -> float:
-        """When a request went out, by the monotonic clock; now for one that is not under way."""
+        """When a request had gone out whole, by the monotonic clock; now for one that is not under way."""
         return self._asked.get(number, time.monotonic())
 
     def close(self) -> None:
@@ -184,7 +187,7 @@ def parse_answer(line: bytes) -> Answer:
 def _problem(error: object) -> tuple[str, str]:
     """Code and message of an answer's error; two empty texts when it has none or a wrong one."""
     match error:
-        case {"code": str(code), "message": str(message)}:
+        case {"code": str(code), "message": str(message)} if _CODE.fullmatch(code):
             return code, message
     return "", ""
 

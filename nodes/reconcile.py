@@ -12,14 +12,14 @@ from nodes.faults import NodeRefused, TransportError
 from nodes.lanes import Answer
 from nodes.lease import lease
 from nodes.models import Run
-from nodes.observe import Nonsense
+from nodes.observe import NodeState, Nonsense
 from nodes.pool import Base, Session, SessionPool
 from nodes.state import Desired, Plan
 from nodes.targets import NotReady, target_of
 from nodes.tombstones import Batch, due_tombstones
 
 DELTA_TIMEOUT = 2.0
-WHOLE_TIMEOUT = 60.0
+WHOLE_TIMEOUT = 12.0
 NO_PLAN = Plan()
 
 
@@ -138,6 +138,7 @@ def _held_by_node(desired: Desired, error: NodeRefused) -> Outcome:
 
 def _applied(desired: Desired, session: Session, answer: Answer) -> Outcome:
     state = observe.node_state(answer.body)
+    result = _checked_result(desired, state, answer)
     withheld = [observe.text(key, 44) for key in observe.rows(answer.body, "withheld", 100_000)]
     drift = observe.drift(answer.body)
     is_exact = state.digest == render.digest(desired.content)
@@ -146,7 +147,18 @@ def _applied(desired: Desired, session: Session, answer: Answer) -> Outcome:
     brake.forget(desired.server_id)
     changed = observe.mapping(answer.body.get("changed", {}))
     detail = ", ".join(f"{name} {observe.number(changed, name)}" for name in sorted(changed))
-    return Outcome(observe.text(answer.body.get("result"), 8), detail)
+    return Outcome(result, detail)
+
+
+def _checked_result(desired: Desired, state: NodeState, answer: Answer) -> str:
+    """A node that took a push holds it, or a newer one of ours; whatever else it says is not believed."""
+    newest = Server.objects.values_list("epoch", "generation").get(pk=desired.server_id)
+    if not (desired.epoch, desired.generation) <= (state.epoch, state.generation) <= newest:
+        raise Nonsense(f"the node says it took generation {desired.generation} and holds {state.generation}")
+    result = observe.text(answer.body.get("result"), 8)
+    if result not in {Run.Outcome.APPLIED, Run.Outcome.ALREADY}:
+        raise Nonsense("the node does not say what came of the push")
+    return result
 
 
 def _write_run(desired: Desired, outcome: Outcome, seconds: float) -> None:
