@@ -1,6 +1,6 @@
 """Takes each guard of mutants.toml out of a copy of the tree in turn; its tests must fail.
 
-`python -m tests.mutants [WORD]`: WORD picks the mutants whose file or guard holds it. The checkout itself is never touched.
+`python -m tests.mutants [WORD]`: WORD picks the mutants whose file or guard holds it. The checkout is never touched.
 """
 
 import os
