@@ -22,6 +22,7 @@ def desired_state(server_id: int) -> Desired:
         generation=server.generation,
         content=Content(interface_state(server), _peers(server.pk)),
         removals=_removals(server.pk),
+        is_observe_only=server.is_observe_only,
     )
 
 

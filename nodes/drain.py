@@ -195,8 +195,10 @@ def _hand_over_tombstones(server_id: int, session: Session, crew: Crew) -> None:
         return
     with _freeing(crew.revoking.take([server_id]), crew) as held:
         if held:
-            session.revoke.call("revoke", timeout=REVOKE_TIMEOUT, keys=due.keys)
-            due.was_taken(server_id)
+            answer = session.revoke.call("revoke", timeout=REVOKE_TIMEOUT, keys=due.keys)
+            receipts = observe.receipts(answer.body, {key["public_key"] for key in due.keys})
+            if all(receipt.durable for receipt in receipts):
+                due.was_taken(server_id)
 
 
 def finish(jobs: "Sequence[Future[None]]") -> None:

@@ -25,7 +25,7 @@ NO_PLAN = Plan()
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one attempt ended; `result` is a value of Run.Outcome, or "busy" where another has the server."""
+    """How one attempt ended; `result` is a value of Run.Outcome, "busy" where another has the server, or "watched"."""
 
     result: str
     detail: str = ""
@@ -42,6 +42,8 @@ def reconcile(server_id: int, pool: SessionPool) -> Outcome:
             desired = desired_state(server_id)
         except SealBroken as error:
             return _failed(server_id, error)
+        if desired.is_observe_only:
+            return Outcome("watched", "the Console looks at this server and changes nothing there")
         outcome = told(server_id, lambda: _push(desired, pool))
         _write_run(desired, outcome, time.monotonic() - began)
     return outcome

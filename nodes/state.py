@@ -52,6 +52,7 @@ class Desired:
     generation: int
     content: Content
     removals: tuple[Removal, ...]
+    is_observe_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,11 @@ class Batch:
 
 
 def due_tombstones(server_id: int) -> Batch:
-    cursor = ServerStatus.objects.values_list("tombstone_cursor", flat=True).get(server=server_id)
+    """None for a server that the Console only looks at: it would refuse them."""
+    columns = ("tombstone_cursor", "server__is_observe_only")
+    cursor, is_observe_only = ServerStatus.objects.values_list(*columns).get(server=server_id)
+    if is_observe_only:
+        return Batch([], cursor)
     found = list(Tombstone.objects.filter(pk__gt=cursor).select_related("revocation").order_by("pk")[:BATCH])
     settled = [row.pk for row in found if row.created_at < timezone.now() - SETTLING]
     keys = [{"public_key": row.public_key, "reason": row.revocation.reason} for row in found]
