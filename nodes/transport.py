@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import paramiko
 
@@ -140,6 +140,21 @@ class _AnyKey(Pin):
         return True
 
 
+class _Tunnel:
+    """A channel of a bastion as the stream of a further transport, whose own thread closes it at the end."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._channel, name)
+
+    def close(self) -> None:
+        # To close a channel is to send; where the bastion is gone already, there is nobody left to tell.
+        with suppress(EOFError, OSError, paramiko.SSHException):
+            self._channel.close()
+
+
 class Connection:
     """One SSH connection to one machine, perhaps through another one; close() ends both."""
 
@@ -187,7 +202,9 @@ class Connection:
     def tunnel(self, host: str, port: int, deadline: Deadline) -> paramiko.Channel:
         """A stream to a further machine, opened by this one."""
         with told(f"{host} port {port} through {self.where}", deadline):
-            return self.transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=deadline.left)
+            local = ("127.0.0.1", 0)
+            channel = self.transport.open_channel("direct-tcpip", (host, port), local, timeout=deadline.left)
+            return cast(paramiko.Channel, _Tunnel(channel))
 
     def close(self) -> None:
         _hang_up(self.transport, self.root, self._jump)
