@@ -35,13 +35,20 @@ def drain_revocations(shard: int, crew: Crew) -> "list[Future[None]]":
     """Sends every pending revocation of the shard to its servers. Returns the jobs of servers without a session."""
     due = {pk: keys for pk, keys in keys_to_kill().items() if pk % settings.SHARDS == shard}
     ours = crew.revoking.take(due)
-    sessions = {pk: session for pk in ours if (session := crew.pool.get(pk)) is not None}
+    sessions = _sessions(ours, crew)
     with _freeing(set(ours), crew) as held:
         silent = _silent(ours - set(sessions))
         jobs = [_open_and_revoke(pk, due[pk], crew) for pk in sorted(ours - set(sessions) - silent)]
         held -= ours - set(sessions) - silent
         _revoke_all(sessions, due, crew, held)
     return jobs
+
+
+def _sessions(server_ids: set[int], crew: Crew) -> dict[int, Session]:
+    """Those that are open to the machine that is the server now: the one that it was before can prove nothing."""
+    open_now = {pk: session for pk in server_ids if (session := crew.pool.get(pk)) is not None}
+    pinned = dict(Server.objects.filter(pk__in=open_now).values_list("pk", "host_key"))
+    return {pk: session for pk, session in open_now.items() if session.connection.host_key == pinned[pk]}
 
 
 @contextmanager
