@@ -38,6 +38,9 @@ class Ending:
     is_decided: bool = False
 
 
+EXPIRED = Ending(Peer.End.EXPIRED, is_decided=True)
+
+
 def lock_keys(keys: Iterable[str]) -> None:
     """Until the transaction ends, nobody else registers or revokes these keys, known to us or not."""
     if connection.vendor != "postgresql":
@@ -69,7 +72,10 @@ def settle(people: Collection[int], *, this: Act, ending: Ending, issue_on: Coll
     to_change = _with_other_terms(live, wanted)
     touched = {peer.server_id for peer in to_end} | {server for _, server in to_issue} | set(to_change)
     servers = {server.pk: server for server in lock_servers(touched)}
-    end_peers(to_end, this=this, ending=ending, now=now)
+    # Whoever comes first after their end: they expired, and nobody withdrew them.
+    over = {peer.pk: peer for peer in to_end if peer.expires_at and peer.expires_at <= now}
+    end_peers(over.values(), this=this, ending=EXPIRED, now=now)
+    end_peers([peer for peer in to_end if peer.pk not in over], this=this, ending=ending, now=now)
     _issue(to_issue, servers, issued_by=str(this.actor))
     mark_changed(touched)
     return Settled(len(to_issue), len(to_end), len(to_change))
@@ -155,8 +161,7 @@ def expire_peers() -> int:
     people = list(Person.objects.filter(pk__in=set(due)))
     for person in people:
         with act(Verb.PEER_EXPIRE, actor=SYSTEM, reason="the grant's end came") as this:
-            ending = Ending(Peer.End.EXPIRED, is_decided=True)
-            done = settle([person.pk], this=this, ending=ending, issue_on=())
+            done = settle([person.pk], this=this, ending=EXPIRED, issue_on=())
             this.on(person, changes={"peers ended": ["", str(done.ended)]})
     return len(people)
 

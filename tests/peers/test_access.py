@@ -179,3 +179,15 @@ def test_a_name_of_several_lines_is_refused(staging: Environment, name: str) -> 
     with pytest.raises(ValidationError) as device:
         register_device(actor=SYSTEM, person=make_person("Bob"), name=name, public_key=new_public_key())
     assert (list(person.value.message_dict), list(device.value.message_dict)) == (["name"], ["name"])
+
+
+def test_peers_whose_time_is_over_are_no_withdrawals_whoever_settles_them_first(staging: Environment) -> None:
+    make_server(staging)
+    person = make_person()
+    grant = make_grant(person, staging)
+    make_device(person)
+    over = timezone.now() - dt.timedelta(seconds=1)
+    Grant.objects.filter(pk=grant.pk).update(until=over)
+    Peer.objects.update(expires_at=over)
+    make_device(person, "phone")
+    assert list(Peer.objects.values_list("end", "is_decided")) == [(Peer.End.EXPIRED, True)]
