@@ -4,6 +4,9 @@ import datetime as dt
 from collections.abc import Iterable
 from itertools import islice
 
+from django.core.exceptions import ValidationError
+from django.utils import timezone
+
 from fleet.models import AddressRange, Server
 from fleet.pools import Network, free_addresses, gateway, to_hex
 
@@ -13,6 +16,21 @@ def take_gateway(server: Server) -> None:
     for pool in (server.pool4, server.pool6):
         own = to_hex(gateway(pool))
         AddressRange.objects.create(server=server, first=own, last=own)
+
+
+def follow_pools(before: Server, after: Server) -> None:
+    """The server's own addresses move with its pools. ValidationError once others were given out of these."""
+    moved = [name for name in ("ipv4_pool", "ipv6_pool") if getattr(before, name) != getattr(after, name)]
+    if not moved:
+        return
+    taken = AddressRange.objects.filter(server=after, released_at=None)
+    own = taken.filter(first__in=[to_hex(gateway(pool)) for pool in (before.pool4, before.pool6)])
+    if taken.count() > own.count():
+        message = "Peers have addresses out of this pool: add the server anew, or wait until they have rested."
+        raise ValidationError(dict.fromkeys(moved, message))
+    now = timezone.now()
+    own.update(freed_at=now, released_at=now)
+    take_gateway(after)
 
 
 def take_addresses(server: Server, count: int) -> list[tuple[AddressRange, AddressRange]]:

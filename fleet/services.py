@@ -120,6 +120,7 @@ def _change(verb: Verb, actor: Actor, row: Row, reason: str, values: dict[str, A
         row.full_clean()
         row.save(update_fields=list(values))
         this.on(row, before=before, environment=environment)
-        if isinstance(row, Server):
+        if isinstance(row, Server) and isinstance(before, Server):
+            addresses.follow_pools(before, row)
             mark_changed([row.pk])
     return row

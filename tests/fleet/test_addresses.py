@@ -14,12 +14,13 @@ from audit.models import Event
 from audit.services import SYSTEM
 from fleet.models import AddressRange, Environment, Server
 from fleet.pools import Address, PoolExhausted, bounds, free_addresses, from_hex, gateway, to_hex
+from fleet.services import change_server
 from nodes.chores import release_rested
 from peers.models import Device, Grant, Peer
 from peers.revocation import revoke_devices
 from peers.services import end_grants, grant_access, register_device
 from peers.settle import settle_placements
-from tests.build import make_device, make_grant, make_person, make_server, new_public_key
+from tests.build import make_device, make_grant, make_peers, make_person, make_server, new_public_key
 
 pools = st.one_of(
     st.integers(8, 30).flatmap(lambda p: st.integers(0, 2**p - 1).map(lambda n: IPv4Network((n << (32 - p), p)))),
@@ -206,3 +207,21 @@ def test_a_grant_to_a_full_server_is_refused_whole(staging: Environment) -> None
     with pytest.raises(PoolExhausted):
         grant_access(actor=SYSTEM, person=person, server=server, reason="both")
     assert (Grant.objects.count(), Peer.objects.count()) == (0, 0)
+
+
+def test_a_pool_out_of_which_addresses_were_given_stays_what_it_is(staging: Environment) -> None:
+    server = make_server(staging, ipv4_pool="10.200.0.0/24", ipv6_pool="fd00:200::/64")
+    make_peers(staging, 8)
+    for pools in ({"ipv4_pool": "10.200.0.8/29"}, {"ipv6_pool": "fd00:201::/64"}):
+        with pytest.raises(ValidationError) as refusal:
+            change_server(actor=SYSTEM, server=Server.objects.get(), **pools)
+        assert list(refusal.value.message_dict) == list(pools)
+    server.refresh_from_db()
+    assert (server.ipv4_pool, server.ipv6_pool) == ("10.200.0.0/24", "fd00:200::/64")
+
+
+def test_the_servers_own_address_follows_its_pool(staging: Environment) -> None:
+    server = make_server(staging, ipv4_pool="10.200.0.0/24")
+    change_server(actor=SYSTEM, server=server, ipv4_pool="10.201.0.0/24")
+    taken = AddressRange.objects.filter(server=server, released_at=None)
+    assert {str(row) for row in taken if row.is_ipv4} == {"10.201.0.1/32"}
