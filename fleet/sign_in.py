@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the settings name these classes while rest_framework.views 
     from rest_framework.request import Request
     from rest_framework.views import APIView
 
-SAFE = {"GET", "HEAD", "OPTIONS"}
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class TokenAuthentication(BaseAuthentication):
@@ -50,9 +50,16 @@ class MayOperate(BasePermission):
     """A superuser or somebody with a role; to change anything a token of scope operate. Services ask for the rest."""
 
     message = "Your token or role does not allow this."
+    looks = SAFE
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        is_look = request.method in SAFE
+        is_look = request.method in self.looks
         if isinstance(request.auth, ApiToken) and request.auth.scope == ApiToken.Scope.READ and not is_look:
             return False
         return not scope_of(request.user).is_empty
+
+
+class MayFetchSecret(MayOperate):
+    """As MayOperate, where to look is to be given a secret."""
+
+    looks = frozenset[str]()

@@ -215,7 +215,7 @@ class PeerAdmin(ConsoleAdmin):
     def config(self, request: HttpRequest, object_id: str) -> HttpResponse:
         peer = one(self, request, object_id)
         try:
-            return config_answer(peer)
+            return config_answer(request.user, peer)
         except ValidationError as error:
             messages.error(request, " ".join(error.messages))
             return HttpResponseRedirect(page_of(peer))

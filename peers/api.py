@@ -13,10 +13,13 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from audit.services import Actor
+from fleet.access import require_operator
 from fleet.filters import by_id
 from fleet.models import Environment, Server
 from fleet.rest import Input, Reason, Resource, Text, Visible
 from fleet.scope import visible_environments, visible_servers
+from fleet.sign_in import MayFetchSecret
 from peers import revocation, services
 from peers.access import (
     visible_devices,
@@ -187,8 +190,9 @@ class PeerFilter(django_filters.FilterSet):
     is_ended = django_filters.BooleanFilter(field_name="ended_at", lookup_expr="isnull", exclude=True)
 
 
-def config_answer(peer: Peer) -> HttpResponse:
-    """The tunnel file as a download; ValidationError where there is none to give."""
+def config_answer(actor: Actor, peer: Peer) -> HttpResponse:
+    """The tunnel file as a download, to an operator of the server; ValidationError where there is none to give."""
+    require_operator(actor, peer.server.environment)
     if peer.ended_at is not None:
         raise ValidationError({"peer": f"{peer} has ended: there is no tunnel for it any more."})
     try:
@@ -209,9 +213,9 @@ class PeerViewSet(Resource[Peer]):
         return visible_peers(self.request.user)
 
     @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
-    @action(detail=True, methods=["get"], filterset_class=None)
+    @action(detail=True, methods=["get"], filterset_class=None, permission_classes=[MayFetchSecret])
     def config(self, request: HttpRequest, pk: str) -> HttpResponse:
-        return config_answer(self.get_object())
+        return config_answer(self.actor, self.get_object())
 
 
 class ReceiptSerializer(serializers.ModelSerializer[Receipt]):

@@ -7,10 +7,11 @@ import pytest
 from django.utils import timezone
 
 from audit.services import SYSTEM
-from fleet.models import Environment, Server, User
+from fleet.models import Environment, Role, Server, User
+from fleet.services import give_role
 from peers.models import Device, Grant, Peer
 from peers.revocation import revoke_key
-from tests.build import make_device, make_grant, make_person, make_server, new_public_key
+from tests.build import make_device, make_grant, make_peers, make_person, make_server, new_public_key
 from tests.doors import rows, script
 
 BAD_LINES = ["", "bob\n[Interface]\nPostUp = touch /run/pwned", "a\x00b", "a\tb", "a\u2028b", "x" * 101, 5, None, ["a"]]
@@ -207,3 +208,14 @@ def test_lists_cost_the_same_however_long_they_are(
         with django_assert_num_queries(4):  # the token, its user's roles, the count, the rows
             assert len(caller.names(path, "id")) == 12
     assert Device.objects.count() == 12
+
+
+def test_who_may_only_look_is_given_no_tunnel_file(bob: User, charlie: User, staging: Environment) -> None:
+    """B2."""
+    server = make_server(staging)
+    make_peers(staging, 1)
+    Server.objects.filter(pk=server.pk).update(public_key=new_public_key())
+    give_role(actor=SYSTEM, user=charlie, name=Role.Name.AUDITOR, environment=staging)
+    path = f"peers/{Peer.objects.get().pk}/config"
+    asked = [script(charlie), script(bob, scope="read"), script(bob)]
+    assert [caller.get(path)[0] for caller in asked] == [403, 403, 200]
