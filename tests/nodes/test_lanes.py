@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.lanes import LIMIT, Answer, Lane, collect, parse_answer
+from nodes.lanes import LIMIT, Answer, Lane, collect, collect_groups, parse_answer
 from nodes.transport import (
     Connection,
     NodeMisbehaved,
@@ -188,3 +188,17 @@ def test_any_json_is_an_answer_or_a_clear_error(value: object) -> None:
 def test_any_bytes_are_an_answer_or_a_clear_error(line: bytes) -> None:
     with pytest.raises(ValueError, match="the node sent"):
         parse_answer(b"!" + line)
+
+
+def test_a_group_is_handed_over_though_others_are_silent(connection: Connection) -> None:
+    """E5: what has come is not held up until a silent machine's deadline."""
+    lanes = [connection.open_lane("session") for _ in range(6)]
+    assert len(list(collect({lane: lane.send("warm") for lane in lanes}, timeout=10))) == 6
+    pending = {lane: lane.send("revoke" if lane is lanes[0] else "ignore") for lane in lanes}
+    began = time.monotonic()
+    groups = [
+        (len(group), time.monotonic() - began) for group in collect_groups(pending, timeout=1.5, size=3, linger=0.05)
+    ]
+    assert groups[0][0] == 1
+    assert groups[0][1] < 0.75 < 1 < groups[1][1]
+    assert sum(count for count, _ in groups) == 6
