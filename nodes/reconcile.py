@@ -20,6 +20,7 @@ from nodes.tombstones import Batch, due_tombstones
 
 DELTA_TIMEOUT = 2.0
 WHOLE_TIMEOUT = 12.0
+CHANGES = ("added", "removed", "updated")
 NO_PLAN = Plan()
 
 
@@ -148,7 +149,7 @@ def _applied(desired: Desired, session: Session, answer: Answer) -> Outcome:
     status.record_applied(desired, state, withheld, drift)
     brake.forget(desired.server_id)
     changed = observe.mapping(answer.body.get("changed", {}))
-    detail = ", ".join(f"{name} {observe.number(changed, name)}" for name in sorted(changed))
+    detail = ", ".join(f"{name} {observe.number(changed, name)}" for name in CHANGES if name in changed)
     return Outcome(result, detail)
 
 

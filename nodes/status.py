@@ -34,6 +34,8 @@ def confirm(group: Sequence[Confirmation]) -> int:
     now = timezone.now()
     seen = {(c.server_id, r.public_key): (c, r) for c in group for r in c.receipts}
     with transaction.atomic():
+        # First, as whoever writes down a push locks the status before the peers.
+        _mark_reachable([c.server_id for c in group], now)
         pending = Receipt.objects.filter(
             confirmed_at=None, server__in={c.server_id for c in group}, public_key__in={key for _, key in seen}
         ).select_related("server")
@@ -46,7 +48,6 @@ def confirm(group: Sequence[Confirmation]) -> int:
                 _write_doubt(row, answer.state.generation, receipt)
         _mark_gone(proven, now)
         _record_proof(proven)
-        _mark_reachable([c.server_id for c in group], now)
     return len(proven)
 
 
@@ -100,9 +101,11 @@ def _record_proof(proven: list[Receipt]) -> None:
 
 
 def _mark_reachable(server_ids: Iterable[int], now: dt.datetime) -> None:
-    """Clears a failure where there was one; most of the time that is none, and nothing is written."""
-    for status in ServerStatus.objects.filter(server__in=list(server_ids)):
-        if status.failures or not _holds(status, Type.REACHABLE):
+    """Clears a failure where there was one; most of the time that is none, and nothing is locked or written."""
+    found = ServerStatus.objects.filter(server__in=list(server_ids))
+    failed = [status.pk for status in found if status.failures or not _holds(status, Type.REACHABLE)]
+    if failed:
+        for status in found.select_for_update().filter(pk__in=failed).order_by("pk"):
             _set(status, Type.REACHABLE, status=True, reason="Answered", message="", now=now)
             status.failures, status.next_attempt_at = 0, None
             status.save(update_fields=["conditions", "failures", "next_attempt_at"])
