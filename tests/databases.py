@@ -153,4 +153,6 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    # By default SIGTERM would leave folders behind.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main(sys.argv[1:]))
