@@ -26,6 +26,8 @@ def drain_revocations(shard: int) -> None:
 
 @shared_task
 def sweep(shard: int) -> None:
+    # First, so that no chore that fails (a full pool, a broken seal) holds up a revocation.
+    draining.drain_revocations(shard, the_crew())
     if shard == 0:
         chores.do_chores(the_crew())
     draining.drain(shard, the_crew())

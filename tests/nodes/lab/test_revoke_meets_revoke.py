@@ -8,7 +8,7 @@ from django.db import connections
 
 from audit.services import SYSTEM
 from fleet.models import Environment
-from nodes import status
+from nodes import chores, status, tasks
 from nodes.drain import drain_revocations
 from peers.models import Receipt
 from peers.revocation import revoke_devices
@@ -72,6 +72,20 @@ def test_a_receipt_that_could_not_be_written_down_is_asked_for_again(
             drain_revocations(0, fleet.console.crew)
     assert proven() == 0
     drain_revocations(0, fleet.console.crew)
+    assert proven() == 1
+
+
+def test_a_chore_that_fails_holds_up_no_revocation(
+    fleet: Scene, staging: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C9: the sweep is the guarantee, so nothing may stand before it."""
+    device = make_device(contractor(staging))
+    fleet.console.push()
+    revoke_devices(actor=SYSTEM, devices=[device], reason="lost")
+    monkeypatch.setattr(tasks, "the_crew", lambda: fleet.console.crew)
+    monkeypatch.setattr(chores, "do_chores", _fail)
+    with pytest.raises(ConnectionError):
+        tasks.sweep(0)
     assert proven() == 1
 
 
