@@ -1,6 +1,7 @@
 """What one worker process keeps: its SSH sessions, its threads, and which servers they are busy with."""
 
 import logging
+import resource
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,10 +42,17 @@ class Claims:
             return is_asked_again
 
 
+def allow_many_files() -> None:
+    """Each session takes about five file descriptors; the usual soft limit is 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 class Crew:
     """Sessions and threads of one process. Two lanes of work, so that a push never delays a revoke."""
 
     def __init__(self, pool: SessionPool | None = None) -> None:
+        allow_many_files()
         self.pool = pool or SessionPool()
         self.revoking, self.working = Claims(), Claims()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="crew")

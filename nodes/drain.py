@@ -21,6 +21,8 @@ from nodes.status import Confirmation
 from nodes.tombstones import due_tombstones
 
 REVOKE_TIMEOUT = 2.0
+# The others wait while one server takes its request in.
+SEND_TIMEOUT = 0.5
 OBSERVE_TIMEOUT = 10.0
 LINGER = 0.05
 Kills = list[dict[str, str]]
@@ -79,7 +81,7 @@ def _revoke_all(sessions: dict[int, Session], due: dict[int, Kills], crew: Crew,
     owner = {session.revoke: pk for pk, session in sessions.items()}
     for lane, pk in owner.items():
         try:
-            asked[lane] = lane.send("revoke", keys=due[pk])
+            asked[lane] = lane.send("revoke", progress_timeout=SEND_TIMEOUT, keys=due[pk])
         except TransportError as error:
             _give_up(pk, error, crew)
     # In groups, as a transaction for each would cost more than the answers; a silent server holds up no receipt.

@@ -10,12 +10,12 @@ from django.utils import timezone
 
 from fleet import fields
 from fleet.models import AddressRange, Environment, Server, User
-from peers.keys import BadKey, parse_public_key
+from peers.keys import BadKey, parse_device_key
 
 
 def valid_public_key(value: str) -> None:
     try:
-        parse_public_key(value)
+        parse_device_key(value)
     except BadKey as error:
         raise ValidationError(str(error)) from None
 

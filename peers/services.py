@@ -12,6 +12,7 @@ from audit.services import Actor, act
 from audit.verbs import Verb
 from fleet.access import require_operator
 from fleet.models import Environment, Server
+from peers.entitlement import open_grants
 from peers.models import Device, Grant, Person, Tombstone
 from peers.settle import Ending, lock_keys, people_of, settle
 
@@ -42,8 +43,9 @@ def change_person(*, actor: Actor, person: Person, reason: str = "", **values: A
 
 
 def register_device(*, actor: Actor, person: Person, name: str, public_key: str) -> Device:
-    """A new key of a person, issued at once wherever their grants say."""
-    require_operator(actor)
+    """A new key of a person, issued at once wherever their grants say: the actor operates all of these."""
+    held = open_grants(timezone.now()).filter(person=person).select_related("environment", "server__environment")
+    require_operator(actor, *{grant.place for grant in held})
     device = Device(person=person, name=name, public_key=public_key)
     with act(Verb.DEVICE_REGISTER, actor=actor) as this:
         device.clean_fields()

@@ -155,7 +155,7 @@ def _settle_placement(placement: Placement, *, actor: Actor) -> None:
 
 
 def expire_peers() -> int:
-    """Peers whose time is over end here too; their node took them out by its own clock. How many people it touched."""
+    """Peers whose time is over end here; their servers hear of it at the next push. How many people it touched."""
     now = timezone.now()
     due = Peer.objects.filter(ended_at=None, expires_at__lte=now).values_list("device__person", flat=True)
     people = list(Person.objects.filter(pk__in=set(due)))

@@ -11,135 +11,241 @@ import fleet.fields
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('fleet', '0001_first'),
+        ("fleet", "0001_first"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Enrolment',
+            name="Enrolment",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('confirmed_host_key', models.CharField(max_length=1000)),
-                ('state', models.CharField(choices=[('waiting', 'Waiting'), ('running', 'Running'), ('done', 'Done'), ('failed', 'Failed')], default='waiting', max_length=8)),
-                ('progress', models.TextField(blank=True, default='')),
-                ('error', models.TextField(blank=True, default='')),
-                ('requested_by', models.CharField(max_length=254)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('finished_at', models.DateTimeField(blank=True, null=True)),
-                ('server', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='enrolments', to='fleet.server')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("confirmed_host_key", models.CharField(max_length=1000)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("waiting", "Waiting"),
+                            ("running", "Running"),
+                            ("done", "Done"),
+                            ("failed", "Failed"),
+                        ],
+                        default="waiting",
+                        max_length=8,
+                    ),
+                ),
+                ("progress", models.TextField(blank=True, default="")),
+                ("error", models.TextField(blank=True, default="")),
+                ("requested_by", models.CharField(max_length=254)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("finished_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "server",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="enrolments", to="fleet.server"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-created_at'],
+                "ordering": ["-created_at"],
             },
         ),
         migrations.CreateModel(
-            name='Lease',
+            name="Lease",
             fields=[
-                ('server', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='lease', serialize=False, to='fleet.server')),
-                ('holder', models.UUIDField(null=True)),
-                ('until', models.DateTimeField()),
+                (
+                    "server",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="lease",
+                        serialize=False,
+                        to="fleet.server",
+                    ),
+                ),
+                ("holder", models.UUIDField(null=True)),
+                ("until", models.DateTimeField()),
             ],
         ),
         migrations.CreateModel(
-            name='BootstrapLogin',
+            name="BootstrapLogin",
             fields=[
-                ('enrolment', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='login', serialize=False, to='nodes.enrolment')),
-                ('boxed', models.TextField(editable=False)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "enrolment",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="login",
+                        serialize=False,
+                        to="nodes.enrolment",
+                    ),
+                ),
+                ("boxed", models.TextField(editable=False)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
             ],
         ),
         migrations.CreateModel(
-            name='HeldPush',
+            name="HeldPush",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('removals', models.PositiveIntegerField()),
-                ('held', models.PositiveIntegerField()),
-                ('server', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='held_pushes', to='fleet.server')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("removals", models.PositiveIntegerField()),
+                ("held", models.PositiveIntegerField()),
+                (
+                    "server",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="held_pushes", to="fleet.server"
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'held pushes',
+                "verbose_name_plural": "held pushes",
             },
         ),
         migrations.CreateModel(
-            name='Hold',
+            name="Hold",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('act', models.UUIDField(help_text='The act that removes peers; all zero for a cause nobody recorded.', unique=True)),
-                ('cause', models.CharField(help_text='Who did what, when and why, in words.', max_length=500)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('approved_at', models.DateTimeField(blank=True, null=True)),
-                ('approved_by', models.CharField(blank=True, default='', max_length=254)),
-                ('reason', models.CharField(blank=True, default='', max_length=500, validators=[fleet.fields.one_line])),
-                ('servers', models.ManyToManyField(related_name='holds', through='nodes.HeldPush', to='fleet.server')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "act",
+                    models.UUIDField(
+                        help_text="The act that removes peers; all zero for a cause nobody recorded.", unique=True
+                    ),
+                ),
+                ("cause", models.CharField(help_text="Who did what, when and why, in words.", max_length=500)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("approved_at", models.DateTimeField(blank=True, null=True)),
+                ("approved_by", models.CharField(blank=True, default="", max_length=254)),
+                (
+                    "reason",
+                    models.CharField(blank=True, default="", max_length=500, validators=[fleet.fields.one_line]),
+                ),
+                ("servers", models.ManyToManyField(related_name="holds", through="nodes.HeldPush", to="fleet.server")),
             ],
             options={
-                'ordering': ['-created_at'],
+                "ordering": ["-created_at"],
             },
         ),
         migrations.AddField(
-            model_name='heldpush',
-            name='hold',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='pushes', to='nodes.hold'),
+            model_name="heldpush",
+            name="hold",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="pushes", to="nodes.hold"
+            ),
         ),
         migrations.CreateModel(
-            name='PlanRequest',
+            name="PlanRequest",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('finished_at', models.DateTimeField(null=True)),
-                ('plan', models.JSONField(null=True)),
-                ('error', models.CharField(blank=True, default='', max_length=500)),
-                ('requested_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('server', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='plan_requests', to='fleet.server')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("finished_at", models.DateTimeField(null=True)),
+                ("plan", models.JSONField(null=True)),
+                ("error", models.CharField(blank=True, default="", max_length=500)),
+                (
+                    "requested_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "server",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="plan_requests", to="fleet.server"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-created_at'],
+                "ordering": ["-created_at"],
             },
         ),
         migrations.CreateModel(
-            name='Run',
+            name="Run",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('epoch', models.PositiveIntegerField()),
-                ('generation', models.PositiveBigIntegerField()),
-                ('outcome', models.CharField(choices=[('applied', 'Applied'), ('already', 'Already'), ('held', 'Held'), ('failed', 'Failed')], max_length=8)),
-                ('detail', models.CharField(blank=True, default='', max_length=500)),
-                ('added', models.PositiveIntegerField(default=0)),
-                ('removed', models.PositiveIntegerField(default=0)),
-                ('updated', models.PositiveIntegerField(default=0)),
-                ('started_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('seconds', models.FloatField(default=0)),
-                ('server', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='runs', to='fleet.server')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("epoch", models.PositiveIntegerField()),
+                ("generation", models.PositiveBigIntegerField()),
+                (
+                    "outcome",
+                    models.CharField(
+                        choices=[
+                            ("applied", "Applied"),
+                            ("already", "Already"),
+                            ("held", "Held"),
+                            ("failed", "Failed"),
+                        ],
+                        max_length=8,
+                    ),
+                ),
+                ("detail", models.CharField(blank=True, default="", max_length=500)),
+                ("added", models.PositiveIntegerField(default=0)),
+                ("removed", models.PositiveIntegerField(default=0)),
+                ("updated", models.PositiveIntegerField(default=0)),
+                ("started_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("seconds", models.FloatField(default=0)),
+                (
+                    "server",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="runs", to="fleet.server"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-id'],
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
-            name='Credential',
+            name="Credential",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('private_key', models.TextField(editable=False)),
-                ('public_key', models.CharField(editable=False, max_length=200)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('bastion', models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='credential', to='fleet.bastion')),
-                ('server', models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='credential', to='fleet.server')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("private_key", models.TextField(editable=False)),
+                ("public_key", models.CharField(editable=False, max_length=200)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "bastion",
+                    models.OneToOneField(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="credential",
+                        to="fleet.bastion",
+                    ),
+                ),
+                (
+                    "server",
+                    models.OneToOneField(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="credential",
+                        to="fleet.server",
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.CheckConstraint(condition=models.Q(models.Q(('bastion__isnull', False), ('server', None)), models.Q(('bastion', None), ('server__isnull', False)), _connector='OR'), name='nodes_credential_one_place')],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("bastion__isnull", False), ("server", None)),
+                            models.Q(("bastion", None), ("server__isnull", False)),
+                            _connector="OR",
+                        ),
+                        name="nodes_credential_one_place",
+                    )
+                ],
             },
         ),
         migrations.AddConstraint(
-            model_name='heldpush',
-            constraint=models.UniqueConstraint(fields=('hold', 'server'), name='nodes_held_push_once'),
+            model_name="heldpush",
+            constraint=models.UniqueConstraint(fields=("hold", "server"), name="nodes_held_push_once"),
         ),
         migrations.AddIndex(
-            model_name='run',
-            index=models.Index(fields=['started_at'], name='nodes_run_started'),
+            model_name="run",
+            index=models.Index(fields=["started_at"], name="nodes_run_started"),
         ),
     ]

@@ -77,7 +77,7 @@ def execute(words: argparse.Namespace) -> None:
     command = words.command[1:] if words.command[:1] == ["--"] else words.command
     line = [*Grounds(slot, load(slot.state_file)).inside(words.name), *(command or ["/bin/bash"])]
     environment = {**NODE_ENVIRONMENT, "TERM": os.environ.get("TERM", "dumb")}
-    os.execvpe(line[0], line, environment)  # noqa: S606
+    os.execvpe(line[0], line, environment)
 
 
 def act(words: argparse.Namespace) -> None:

@@ -54,7 +54,9 @@ def refusal(folder: Path, *words: str) -> str:
 
 
 def test_a_first_start_says_how_to_make_a_user(console: RunningConsole) -> None:
-    assert console.said().count("nobody can sign in yet: run `manage.py add_user NAME --admin` in another terminal") == 1
+    assert (
+        console.said().count("nobody can sign in yet: run `manage.py add_user NAME --admin` in another terminal") == 1
+    )
 
 
 def test_keys_and_broker_are_for_their_owner_alone(console: RunningConsole) -> None:

@@ -3,12 +3,12 @@
 import datetime as dt
 
 import pytest
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.utils import timezone
 
 from audit.models import Event
 from audit.services import SYSTEM
-from fleet.models import Environment, Server
+from fleet.models import Environment, Server, User
 from peers.models import Grant, Peer, Person, Receipt
 from peers.revocation import revoke_devices, revoke_person
 from peers.services import end_grants, grant_access, register_device
@@ -191,3 +191,16 @@ def test_peers_whose_time_is_over_are_no_withdrawals_whoever_settles_them_first(
     Peer.objects.update(expires_at=over)
     make_device(person, "phone")
     assert list(Peer.objects.values_list("end", "is_decided")) == [(Peer.End.EXPIRED, True)]
+
+
+def test_a_device_is_registered_by_who_operates_all_that_its_person_may_reach(
+    staging: Environment, production: Environment, bob: User
+) -> None:
+    person = make_person()
+    grant = make_grant(person, production)
+    with pytest.raises(PermissionDenied):
+        register_device(actor=bob, person=person, name="laptop", public_key=new_public_key())
+    assert person.devices.count() == 0
+    end_grants(actor=SYSTEM, grants=[grant], reason="project over")
+    make_grant(person, staging)
+    assert register_device(actor=bob, person=person, name="laptop", public_key=new_public_key()).pk

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from audit.models import Event
 from audit.services import SYSTEM
-from fleet.models import Environment, Server
+from fleet.models import Environment, Server, User
 from peers.keys import LOW_ORDER, BadKey, new_preshared_key, parse_public_key
 from peers.models import Device, Peer, Tombstone
 from peers.revocation import revoke_devices, revoke_key
@@ -116,3 +116,14 @@ def test_nothing_that_comes_later_brings_a_tombstoned_key_back(staging: Environm
         revoke_devices(actor=SYSTEM, devices=[device], reason="again")
     assert refusal.value.message_dict == {"public_key": [f"Revoked already: {device.public_key}. See its receipts."]}
     assert Tombstone.objects.count() == 1
+
+
+def test_the_other_spelling_of_a_point_is_no_way_round_a_tombstone(alice: User) -> None:
+    """A6: the last bit is ignored by Curve25519, so both spellings are one secret."""
+    twin = bytearray(base64.b64decode(new_public_key()))
+    twin[31] |= 128
+    with pytest.raises(ValidationError) as refusal:
+        make_device(make_person(), public_key=encoded(bytes(twin)))
+    assert list(refusal.value.message_dict) == ["public_key"]
+    revoke_key(actor=alice, public_key=encoded(bytes(twin)), reason="seen in a conf")
+    assert Tombstone.objects.filter(public_key=encoded(bytes(twin))).count() == 1

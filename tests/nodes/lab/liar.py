@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-import time
 from typing import Any
 
 Json = dict[str, Any]
@@ -47,7 +47,7 @@ def nasty(request: Json) -> Json:
 
 
 def silent(request: Json) -> Json:
-    time.sleep(3600)
+    signal.pause()
     return {}
 
 

@@ -8,7 +8,7 @@ from django.db.models import Count
 
 from audit.models import Event
 from audit.verbs import Verb
-from fleet.models import Environment
+from fleet.models import Environment, Server
 from nodes.models import Run
 from peers.models import Device, Receipt
 from tests.build import new_public_key
@@ -70,6 +70,12 @@ def _check_ledger() -> None:
     assert len(proven) == Receipt.objects.count() == 3 * (1 + MUTATIONS // 2)
 
 
+def _last_pushes_are_noted() -> bool:
+    """A run is written after the status that it led to."""
+    newest = Server.objects.values_list("pk", "generation")
+    return all(Run.objects.filter(server=pk, generation=generation).exists() for pk, generation in newest)
+
+
 def test_tasks_that_come_thrice_shuffled_and_late_change_nothing(
     lab: Lab, fleet: Scene, console: Parts, staging: Environment, production: Environment
 ) -> None:
@@ -91,6 +97,7 @@ def test_tasks_that_come_thrice_shuffled_and_late_change_nothing(
     tasks += [("nodes.tasks.reconcile_server", row.pk) for row in fleet.rows]
     late = tasks * 3
     random.shuffle(late)
+    wait_for(_last_pushes_are_noted, 30, "the run of each newest generation to be written down")
     seen = Run.objects.count()
     for task, argument in late:
         console.send(task, argument)
