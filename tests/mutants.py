@@ -21,13 +21,15 @@ LIMIT = 600
 
 @dataclass(frozen=True)
 class Mutant:
-    """`pattern` is plain text that stands exactly once in `file`; `guards` says in words what it keeps."""
+    """`pattern` is plain text that stands exactly once in `file`; `guards` says in words what it keeps, and
+    `database` which one its tests need to notice."""
 
     guards: str
     file: str
     pattern: str
     replacement: str
     tests: tuple[str, ...]
+    database: str = "sqlite"
 
     def apply(self, tree: Path) -> str:
         """Write the mutated file; the text it had."""
@@ -62,9 +64,10 @@ def copy_of_tree() -> Iterator[Path]:
         yield tree
 
 
-def run_tests(tree: Path, tests: Sequence[str]) -> tuple[int, str]:
+def run_tests(tree: Path, tests: Sequence[str], database: str = "sqlite") -> tuple[int, str]:
     """pytest's exit status, and its last line."""
-    command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", *tests]
+    runner = ["pytest"] if database == "sqlite" else ["tests.databases", database]
+    command = [sys.executable, "-B", "-m", *runner, "-q", "-x", "-p", "no:cacheprovider", "--no-header", *tests]
     with tempfile.TemporaryDirectory(prefix="muster-mutant-") as data:
         variables = {**os.environ, "MUSTER_DATA": data}
         done = subprocess.run(
@@ -78,7 +81,7 @@ def judge(mutant: Mutant, tree: Path) -> bool:
     began = time.monotonic()
     before = mutant.apply(tree)
     try:
-        status, last = run_tests(tree, mutant.tests)
+        status, last = run_tests(tree, mutant.tests, mutant.database)
     finally:
         (tree / mutant.file).write_text(before)
     verdict = "noticed" if status == 1 else "SURVIVED" if status == 0 else f"ERROR {status}"
