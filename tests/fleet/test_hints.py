@@ -67,5 +67,5 @@ def test_a_hint_to_a_broker_that_does_not_answer_is_soon_given_up(broker: object
 def test_tasks_are_json_and_leave_no_result() -> None:
     """B15: no pickle"""
     assert settings.BROKER_URL.startswith("redis")
-    assert (current_app.conf.task_serializer, current_app.conf.accept_content) == ("json", ["json"])
+    assert (current_app.conf.task_serializer, list(current_app.conf.accept_content)) == ("json", ["json"])
     assert current_app.conf.task_ignore_result is True
