@@ -148,7 +148,7 @@ class Parts:
 
     def send(self, task: str, *arguments: object, queue: str = "nodes.0") -> None:
         """Delivers a task as any process with the broker's socket could."""
-        with Celery("tests", broker=self._broker_url) as app:
+        with Celery("tests", broker=self._broker_url, set_as_current=False) as app:
             app.send_task(task, args=list(arguments), queue=queue)
 
     def post(self, path: str, **values: object) -> tuple[int, Any]:
