@@ -42,12 +42,14 @@ def lift(connection: BaseDatabaseWrapper) -> None:
 
 def is_in_place(connection: BaseDatabaseWrapper) -> bool:
     catalogue = (
-        "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND name IN (%s, %s)"
+        "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND tbl_name = %s AND name IN (%s, %s)"
         if connection.vendor == "sqlite"
-        else "SELECT count(*) FROM pg_trigger WHERE tgenabled <> 'D' AND tgname IN (%s, %s)"
+        # O and A fire for everybody; D is off, and R fires in a replica alone.
+        else "SELECT count(*) FROM pg_trigger WHERE tgenabled IN ('O', 'A')"
+        " AND tgrelid = to_regclass(%s) AND tgname IN (%s, %s)"
     )
     with connection.cursor() as cursor:
-        cursor.execute(catalogue, [f"{TABLE}_no_update", f"{TABLE}_no_delete"])
+        cursor.execute(catalogue, [TABLE, f"{TABLE}_no_update", f"{TABLE}_no_delete"])
         row = cursor.fetchone()
     return bool(row and row[0] == 2)
 

@@ -16,7 +16,7 @@ from nodes.faults import TransportError
 from nodes.lanes import Answer, Lane, collect_groups
 from nodes.observe import Nonsense
 from nodes.pool import Session
-from nodes.reconcile import Outcome, reconcile, session_to, told
+from nodes.reconcile import Outcome, reconcile, record_fault, session_to, told
 from nodes.status import Confirmation
 from nodes.tombstones import due_tombstones
 
@@ -117,7 +117,7 @@ def _confirmation(server_id: int, answer: Answer, keys: Kills) -> Confirmation |
 def _give_up(server_id: int, error: TransportError, crew: Crew) -> None:
     """This server stays pending, with the reason on its page; a new connection is tried when it is due."""
     crew.pool.drop(server_id)
-    status.record_failure(server_id, reason=type(error).__name__, message=str(error))
+    record_fault(server_id, error)
 
 
 def _open_and_revoke(server_id: int, keys: Kills, crew: Crew) -> "Future[None]":

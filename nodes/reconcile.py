@@ -42,7 +42,7 @@ def reconcile(server_id: int, pool: SessionPool) -> Outcome:
         try:
             desired = desired_state(server_id)
         except SealBroken as error:
-            return _failed(server_id, error)
+            return record_fault(server_id, error)
         if desired.is_observe_only:
             return Outcome("watched", "the Console looks at this server and changes nothing there")
         outcome = told(server_id, lambda: _push(desired, pool))
@@ -56,14 +56,15 @@ def session_to(server_id: int, pool: SessionPool) -> Session:
 
 
 def told(server_id: int, attempt: Callable[[], Outcome]) -> Outcome:
-    """The one place where what goes wrong with a server becomes a condition on it."""
+    """What goes wrong in an attempt becomes a condition on the server."""
     try:
         return attempt()
     except (TransportError, NotReady, SealBroken, Nonsense) as error:
-        return _failed(server_id, error)
+        return record_fault(server_id, error)
 
 
-def _failed(server_id: int, error: Exception) -> Outcome:
+def record_fault(server_id: int, error: Exception) -> Outcome:
+    """The one place that says which condition a fault is: a node that refused was reached."""
     reason = error.code if isinstance(error, NodeRefused) else type(error).__name__
     is_reachable = isinstance(error, NodeRefused) or not isinstance(error, TransportError)
     status.record_failure(server_id, reason=reason, message=str(error), is_reachable=is_reachable)

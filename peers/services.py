@@ -37,9 +37,16 @@ def change_person(*, actor: Actor, person: Person, reason: str = "", **values: A
         setattr(person, name, value)
     with act(Verb.PERSON_CHANGE, actor=actor, reason=reason) as this:
         person.full_clean()
+        _check_grants_end(person)
         person.save(update_fields=list(values))
         this.on(person, before=before)
     return person
+
+
+def _check_grants_end(person: Person) -> None:
+    endless = open_grants(timezone.now()).filter(person=person, until=None)
+    if person.kind == Person.Kind.CONTRACTOR and endless.exists():
+        raise ValidationError({"kind": "A contractor's access needs an end date: end the grants that have none first."})
 
 
 def register_device(*, actor: Actor, person: Person, name: str, public_key: str) -> Device:

@@ -35,7 +35,7 @@ PROTOCOL = 1
 MAX_LINE = 16 * 1024 * 1024
 MAX_KEYS = 10_000
 MAX_PEERS = 100_000
-MAX_SCAN = 1024 * 1024
+MAX_SCAN = 16 * 1024 * 1024
 ROUTE_PROTOCOL = "117"
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 ENVIRONMENT["DEBIAN_FRONTEND"] = "noninteractive"
@@ -577,12 +577,15 @@ class StateFile:
                 return replace(parse_state(read_bytes(path)), origin=origin)
         return State(origin="lost")
 
-    def keys(self) -> Set[str]:
-        """The keys in the file; of a damaged one all that look like keys. A file just written is read back."""
+    def keys(self) -> Set[str] | None:
+        """The keys in the file; of a damaged one all that look like keys; None where it cannot be read."""
         state = self.read()
-        with contextlib.suppress(OSError):
+        try:
             return state.lines.keys() if state.origin in ("none", "state") else keys_in(read_bytes(self.path))
-        return frozenset()
+        except FileNotFoundError:
+            return frozenset()
+        except OSError:
+            return None
 
     def write(self, state: State) -> None:
         """Replaces the state and keeps the one before; the caller holds the gate. OSError: nothing changed."""
@@ -793,16 +796,16 @@ def read_text(path: str) -> str:
 
 
 def disk_places(paths: Paths, keys: set[str], state: StateFile) -> dict[str, list[str]]:
-    """By key, the files of the boot path that hold it."""
+    """By key, the files of the boot path that hold it; one that could not be read may hold any key."""
     places: dict[str, list[str]] = {}
     for path, held in [(state.path, state.keys()), *boot_files(paths)]:
-        for key in keys & held if held else ():
-            places.setdefault(key, []).append(path)
+        for key in keys if held is None else keys & held if held else ():
+            places.setdefault(key, []).append(path if held is not None else "unread:" + path)
     return places
 
 
-def boot_files(paths: Paths) -> Iterator[tuple[str, frozenset[str]]]:
-    """All that the boot reads but the state, each with its keys."""
+def boot_files(paths: Paths) -> Iterator[tuple[str, frozenset[str] | None]]:
+    """All that the boot reads but the state, each with its keys; None for what could not be read."""
     run_by_hooks: set[str] = set()
     listed = {path for folder in (paths.wireguard, *paths.boot) for path in files_in(folder)}
     for path in sorted(listed):
@@ -823,13 +826,20 @@ def files_in(place: str) -> Iterator[str]:
 
 
 @functools.lru_cache(maxsize=10_000)
-def scan_file(path: str, _version: Stamp | None) -> tuple[frozenset[str], list[str]]:
-    """The keys in a regular file of at most 1 MiB, and the files that hooks in it run; read once a version."""
-    data = b""
-    with contextlib.suppress(OSError):
+def scan_file(path: str, _version: Stamp | None) -> tuple[frozenset[str] | None, list[str]]:
+    """The keys in a regular file, and the files that hooks in it run; read once a version.
+
+    None for the keys of one that is over 16 MiB or fails to be read; where there is no file there are none.
+    """
+    try:
         found = os.stat(path)
-        if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_SCAN:
-            data = read_bytes(path)
+        if stat.S_ISREG(found.st_mode) and found.st_size > MAX_SCAN:
+            return None, []
+        data = read_bytes(path) if stat.S_ISREG(found.st_mode) else b""
+    except (FileNotFoundError, NotADirectoryError):
+        data = b""
+    except OSError:
+        return None, []
     hooks = [row for row in data.decode("utf-8", "replace").split("\n") if HOOK.match(row)]
     return keys_in(data), [token for row in hooks for token in PATH_TOKEN.findall(row)]
 

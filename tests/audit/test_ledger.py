@@ -77,6 +77,26 @@ def test_the_system_check_tells_when_the_triggers_are_gone() -> None:
     assert append_only.check_append_only(None, ["default"]) == []
 
 
+BLUNTED = {
+    "sqlite": [
+        "DROP TRIGGER audit_event_no_update",
+        "CREATE TRIGGER audit_event_no_update BEFORE UPDATE ON peers_person BEGIN SELECT 1; END",
+    ],
+    "postgresql": ["ALTER TABLE audit_event ENABLE REPLICA TRIGGER audit_event_no_update"],
+}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_trigger_that_would_not_fire_does_not_count() -> None:
+    with connection.cursor() as cursor:
+        for statement in BLUNTED[connection.vendor]:
+            cursor.execute(statement)
+    assert not append_only.is_in_place(connection)
+    append_only.lift(connection)
+    append_only.put_in_place(connection)
+    assert append_only.is_in_place(connection)
+
+
 def test_a_save_outside_a_service_leaves_an_event_without_a_verb(staging: Environment) -> None:
     Person.objects.create(name="Smuggled")
     event = Event.objects.first()

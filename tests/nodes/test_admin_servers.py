@@ -127,6 +127,14 @@ def test_a_hold_is_approved_with_a_reason(bob: User, staging: Environment) -> No
     assert Hold.objects.get().approved_by == "bob"
 
 
+def test_the_menu_counts_what_waits_and_shows_nothing_where_nothing_does(alice: User) -> None:
+    client, badge = browser(alice), "min-w-[18px] bg-red-100"
+    assert badge not in client.get("/admin/").content.decode()
+    Hold.objects.create(act=uuid.uuid4(), cause="grant.end by alice")
+    [shown] = client.get("/admin/").content.decode().split(badge)[1:]
+    assert ">1</span>" in shown[:100]
+
+
 def test_the_first_page_names_what_needs_a_person(alice: User, staging: Environment) -> None:
     server, client = make_server(staging, "vpn-sgp"), browser(alice)
     assert "Nothing." in client.get("/admin/").content.decode()

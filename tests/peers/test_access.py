@@ -11,7 +11,7 @@ from audit.services import SYSTEM
 from fleet.models import Environment, Server, User
 from peers.models import Grant, Peer, Person, Receipt
 from peers.revocation import revoke_devices, revoke_person
-from peers.services import end_grants, grant_access, register_device
+from peers.services import change_person, end_grants, grant_access, register_device
 from peers.settle import expire_peers
 from tests.build import make_device, make_grant, make_person, make_server, new_public_key
 
@@ -47,6 +47,16 @@ def test_a_grant_without_a_proper_end_is_refused(
     assert (Grant.objects.count(), Peer.objects.count()) == (0, 0)
     make_grant(person, staging)
     assert Peer.objects.count() == 1
+
+
+def test_nobody_with_an_endless_grant_becomes_a_contractor(staging: Environment) -> None:
+    person = make_person()
+    grant_access(actor=SYSTEM, person=person, environment=staging, reason="work")
+    with pytest.raises(ValidationError, match="end the grants that have none first"):
+        change_person(actor=SYSTEM, person=person, kind=Person.Kind.CONTRACTOR)
+    end_grants(actor=SYSTEM, grants=list(Grant.objects.all()), reason="contract")
+    change_person(actor=SYSTEM, person=person, kind=Person.Kind.CONTRACTOR)
+    assert Person.objects.get().kind == Person.Kind.CONTRACTOR
 
 
 def test_a_grant_is_to_one_place(staging: Environment) -> None:

@@ -46,6 +46,10 @@ def nasty(request: Json) -> Json:
     return {"ok": False, "error": error}
 
 
+def refusing(request: Json) -> Json:
+    return {"ok": False, "error": {"code": "internal", "message": NASTY, "state": state()}}
+
+
 def silent(request: Json) -> Json:
     signal.pause()
     return {}
@@ -56,7 +60,7 @@ def garbage(request: Json) -> Json:
     return {}
 
 
-LIES = {lie.__name__: lie for lie in (wrong_generation, forged, million, nasty, silent, garbage)}
+LIES = {lie.__name__: lie for lie in (wrong_generation, forged, million, nasty, refusing, silent, garbage)}
 for line in sys.stdin:
     request = json.loads(line)
     answer = {"v": 1, "id": request["id"], "ok": True}

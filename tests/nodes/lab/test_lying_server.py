@@ -24,6 +24,7 @@ LIES = {
     "forged": {(Type.IN_SYNC, "Nonsense")},
     "million": {(Type.IN_SYNC, "Nonsense")},
     "nasty": {(Type.REACHABLE, "NodeMisbehaved")},
+    "refusing": {(Type.IN_SYNC, "internal")},
     "silent": {(Type.REACHABLE, "NodeSilent")},
     "garbage": {(Type.REACHABLE, "NodeMisbehaved")},
 }

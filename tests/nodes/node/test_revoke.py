@@ -118,6 +118,18 @@ def test_no_receipt_while_the_boot_path_holds_the_key(
     assert session.ask("revoke", keys=[dead(1)])["receipts"] == [{"public_key": make_key(1), **CLEAN}]
 
 
+def test_no_receipt_while_a_file_of_the_boot_path_cannot_be_read(machine: Machine, session: Session) -> None:
+    """2.5: a file too long to be searched may hold the key; control: one just short enough is searched."""
+    place = "/etc/wireguard/long.conf"
+    machine.sh(f"truncate -s 16M {place}")
+    assert session.ask("revoke", keys=[dead(1)])["receipts"] == [{"public_key": make_key(1), **CLEAN}]
+    machine.sh(f"echo PublicKey = {make_key(1)} >> {place}")
+    held = {"public_key": make_key(1), **CLEAN, "disk": False, "found": ["unread:" + place]}
+    assert session.ask("revoke", keys=[dead(1)])["receipts"] == [held]
+    machine.sh(f"rm {place}")
+    assert session.ask("revoke", keys=[dead(1)])["receipts"] == [{"public_key": make_key(1), **CLEAN}]
+
+
 def test_a_key_on_another_interface_of_the_machine_goes_there_too(machine: Machine, session: Session) -> None:
     machine.sh("ip link add wg9 type wireguard 2>/dev/null || wireguard-go wg9 2>/dev/null")
     machine.run("wg", "set", "wg9", "peer", make_key(1), "peer", make_key(2))

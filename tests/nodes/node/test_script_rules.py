@@ -35,7 +35,7 @@ def test_no_function_is_longer_than_30_lines() -> None:
 
 
 def test_it_can_be_read_in_one_sitting() -> None:
-    assert len(SOURCE.splitlines()) <= 1700
+    assert len(SOURCE.splitlines()) <= 1800
 
 
 def test_it_never_calls_what_would_stop_a_running_interface() -> None:
