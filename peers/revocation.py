@@ -9,7 +9,7 @@ from audit.services import Act, Actor, act
 from audit.verbs import Verb
 from fleet.access import require_operator
 from fleet.changes import DRAIN_REVOCATIONS, hint, lock_servers, raise_generation
-from fleet.models import Environment
+from fleet.models import Environment, Server
 from peers.keys import BadKey, parse_public_key
 from peers.models import Device, Peer, Person, Receipt, Revocation, Tombstone
 from peers.settle import Ending, end_peers, lock_keys
@@ -59,8 +59,14 @@ def _revoke(actor: Actor, keys: list[str], label: str, person: Person | None, re
 
 
 def _environments(keys: Iterable[str]) -> list[Environment]:
-    """Where one of the keys has a live peer. Two plain queries: PostgreSQL plans them as one badly."""
-    live = Peer.objects.filter(device__public_key__in=list(keys), ended_at=None)
+    """Where one of the keys has a live peer; everywhere where the Console does not know it: it may be anybody's.
+
+    Two plain queries: PostgreSQL plans them as one badly.
+    """
+    keys = list(keys)
+    if Device.objects.filter(public_key__in=keys).count() < len(keys):
+        return list(Environment.objects.all())
+    live = Peer.objects.filter(device__public_key__in=keys, ended_at=None)
     ids = live.order_by().values_list("server__environment", flat=True).distinct()
     return list(Environment.objects.filter(pk__in=list(ids)))
 
@@ -73,7 +79,7 @@ def _refuse_revoked(keys: list[str]) -> None:
 
 
 def _kill(row: Revocation, keys: list[str], this: Act) -> set[int]:
-    """The servers that ever held one of the keys."""
+    """The servers that ever held one of the keys, or may: nobody knows where one that no device has is."""
     now = timezone.now()
     devices = list(Device.objects.select_for_update(of=("self",)).filter(public_key__in=keys).order_by("pk"))
     Device.objects.filter(pk__in=[device.pk for device in devices]).update(revoked_at=now)
@@ -84,6 +90,10 @@ def _kill(row: Revocation, keys: list[str], this: Act) -> set[int]:
     lock_servers(touched)
     end_peers(live, this=this, ending=Ending(Peer.End.REVOKED, is_decided=True), now=now)
     held = {(peer.server_id, peer.device.public_key) for peer in peers}
+    unknown = set(keys) - {device.public_key for device in devices}
+    if unknown:
+        pushed_to = Server.objects.filter(is_observe_only=False).exclude(enrolled_at=None).values_list("pk", flat=True)
+        held |= {(server, key) for server in pushed_to for key in unknown}
     Receipt.objects.bulk_create(
         Receipt(revocation=row, server_id=server, public_key=key) for server, key in sorted(held)
     )

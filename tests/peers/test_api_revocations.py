@@ -8,7 +8,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from audit.models import Event
-from fleet.models import Environment, User
+from fleet.models import Environment, Server, User
 from peers.models import Device, Receipt, Tombstone
 from tests.build import make_device, make_grant, make_person, make_server, new_public_key
 from tests.doors import rows, script
@@ -48,11 +48,28 @@ def test_a_person_is_revoked_with_every_device(bob: User, staging: Environment) 
     assert set(Tombstone.objects.values_list("public_key", flat=True)) == {device.public_key, other.public_key}
 
 
-def test_a_key_that_nobody_knows_is_tombstoned(bob: User) -> None:
+def test_a_key_that_nobody_knows_is_looked_for_everywhere(bob: User, staging: Environment) -> None:
+    """2.5: it may be a peer that somebody put there by hand, so each server has to say that it is not there."""
+    make_server(staging, "vpn-fra"), make_server(staging, "vpn-sgp")
+    Server.objects.update(enrolled_at=timezone.now())
+    make_server(staging, "vpn-new")
     key, caller = new_public_key(), script(bob)
     code, body = caller.post("revocations", public_key=key, reason="found in a repository")
-    assert (code, body["state"], body["receipts"]) == (201, "confirmed", [])
+    assert (code, body["state"], body["pending"]) == (201, "pending", ["vpn-fra", "vpn-sgp"])
     assert caller.post("devices", person=make_person().pk, name="x", public_key=key)[0] == 409
+
+
+def test_a_key_that_nobody_knows_is_killed_by_who_operates_everything(
+    alice: User, bob: User, staging: Environment, production: Environment
+) -> None:
+    """D4: it may be in use on a server that is none of his; a known key of his own environment is his to revoke."""
+    make_server(staging)
+    key, device = new_public_key(), make_held_device(staging)
+    caller = script(bob)
+    assert caller.post("revocations", public_key=key, reason="lost")[0] == 403
+    assert not Tombstone.objects.exists()
+    assert caller.post("revocations", public_key=device.public_key, reason="lost")[0] == 201
+    assert script(alice).post("revocations", public_key=key, reason="lost")[0] == 201
 
 
 @pytest.mark.parametrize(
