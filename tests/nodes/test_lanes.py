@@ -19,15 +19,20 @@ from nodes.transport import (
     Unreachable,
     connect,
 )
-from tests.nodes.sshd import eventually, sshd
+from tests.nodes.sshd import Sshd, eventually, sshd
 
 
 @pytest.fixture(scope="module")
-def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    with sshd(tmp_path_factory.mktemp("ssh") / "server") as server:
-        opened = connect(server.target())
-        yield opened
-        opened.close()
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with sshd(tmp_path_factory.mktemp("ssh") / "server") as running:
+        yield running
+
+
+@pytest.fixture
+def connection(server: Sshd) -> Iterator[Connection]:
+    opened = connect(server.target())
+    yield opened
+    opened.close()
 
 
 def fault(lane: Lane) -> TransportError:
