@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests import mutants
+
 ROOT = Path(__file__).resolve().parent.parent
 PROMISES: list[dict[str, Any]] = tomllib.loads((ROOT / "tests/promises.toml").read_text())["promise"]
 IDS = [str(promise["id"]) for promise in PROMISES]
@@ -55,6 +57,15 @@ def test_a_test_says_which_promise_it_holds(promise: dict[str, Any]) -> None:
         name for name in promise["tests"] if promise["id"] not in CITED.findall(ast.get_docstring(find(name)) or "")
     ]
     assert silent == []
+
+
+@pytest.mark.parametrize("mutant", mutants.read(), ids=lambda one: one.guards)
+def test_a_guard_stands_where_its_mutant_takes_it_out(mutant: mutants.Mutant) -> None:
+    assert (ROOT / mutant.file).read_text().count(mutant.pattern) == 1
+    for name in mutant.tests:
+        assert (ROOT / name.partition("::")[0]).is_file()
+        if "::" in name:
+            find(name.partition("[")[0])
 
 
 def test_an_id_is_given_once() -> None:
