@@ -1,7 +1,9 @@
-"""Slots: the part of 198.18.0.0/15 and the state folder that a lab holds by a lock on a file."""
+"""Slots: the part of 198.18.0.0/15 and the state folder that a lab holds by a lock."""
 
+import errno
 import fcntl
 import os
+import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from pathlib import Path
@@ -79,24 +81,25 @@ def _at(net4: IPv4Network, net6: IPv6Network, offset: int) -> tuple[IPv4Interfac
 
 
 def try_lock(slot: Slot) -> int | None:
-    """Lock a slot for this process; the descriptor, or None if another process has it."""
+    """Take a slot for this process; the descriptor, or None if another process has it.
+
+    The lock is a name in the network namespace, as bridges and addresses are: whoever shares those sees it, also
+    where /run is another one.
+    """
     HOME.mkdir(mode=0o755, exist_ok=True)
-    return _flock(HOME / f"{slot.number}.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with socket.socket(socket.AF_UNIX) as name:
+        try:
+            name.bind(f"\0muster-lab-{slot.number}")
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return None
+        return name.detach()
 
 
 def lock_home() -> int:
     """Lock what all labs of this machine share; close the descriptor to let go."""
     HOME.mkdir(mode=0o755, exist_ok=True)
-    descriptor = _flock(HOME / "home.lock", fcntl.LOCK_EX)
-    assert descriptor is not None
-    return descriptor
-
-
-def _flock(path: Path, operation: int) -> int | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, operation)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
+    descriptor = os.open(HOME / "home.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
     return descriptor

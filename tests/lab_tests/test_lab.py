@@ -145,6 +145,16 @@ def test_two_labs_side_by_side_do_not_meet(lab: Lab) -> None:
         Lab(lab.slot)
 
 
+def test_a_slot_is_taken_also_for_whoever_has_another_run_folder(lab: Lab) -> None:
+    """As in a container that shares this machine's network."""
+    script = f"from tests.lab.slots import Slot, try_lock; print(try_lock(Slot({lab.slot})))"
+    there = f"mount -t tmpfs tmpfs /run && exec {sys.executable} -c '{script}'"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", there], cwd=REPOSITORY, check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "None\n"
+
+
 def test_nothing_is_left_of_a_closed_lab() -> None:
     with Lab() as lab:
         slot = Slot(lab.slot)
