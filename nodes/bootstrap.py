@@ -29,13 +29,15 @@ _INTERFACE = re.compile(r"[A-Za-z0-9_=+.-]{1,15}")
 _MARK = "muster-input-begins"
 _SKIP_TO_MARK = f'while IFS= read -r line; do [ "$line" = {_MARK} ] && break; done; '
 
-# Runs over there, on any python3: takes the whole script, checks it, and only then puts it in place.
-_PUT = """
+# Runs over there: takes a whole script from standard input and checks it; what follows decides what becomes of it.
+_TAKE = """
 import hashlib, os, sys, tempfile
-path, digest = sys.argv[1:]
-data = sys.stdin.buffer.read()
+size, digest, path = sys.argv[1:4]
+data = sys.stdin.buffer.read(int(size))
 if hashlib.sha256(data).hexdigest() != digest:
     sys.exit("the script arrived damaged; try again")
+"""
+_PUT = f"""{_TAKE}
 os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
 handle, temporary = tempfile.mkstemp(prefix=".muster-node.", dir=os.path.dirname(path))
 try:
@@ -52,6 +54,11 @@ except BaseException:
 with open(path, "rb") as file:
     print(hashlib.sha256(file.read()).hexdigest())
 """
+# The installer is never on a disk over there; its request comes behind it on standard input.
+_RUN = f"""{_TAKE}
+del sys.argv[1:3]
+exec(compile(data, "muster_install.py", "exec"))
+"""
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Login:
 
 @dataclass(frozen=True)
 class InstallResult:
-    """The host key that the machine proved to hold, and what `muster-node install` answered."""
+    """The host key that the machine proved to hold, and what the installer answered."""
 
     host_key: str
     answer: dict[str, object]
@@ -90,6 +97,7 @@ def install_node(
     login: Login,
     host_key: str,
     script: bytes,
+    installer: bytes,
     interface: str,
     request: dict[str, object],
     jump: Target | None = None,
@@ -97,7 +105,7 @@ def install_node(
     progress: Callable[[str], None] = lambda line: None,
     script_path: str = SCRIPT_PATH,
 ) -> InstallResult:
-    """Log in once, put the script there and run its install; raises TransportError, InstallFailed naming the step.
+    """Log in once, put the script there and run the installer; raises TransportError, InstallFailed naming the step.
 
     host_key is what the operator confirmed: a whole key, or its "SHA256:..." fingerprint.
     """
@@ -108,7 +116,7 @@ def install_node(
     try:
         with Deadline(timeout) as deadline:
             machine = _Machine(connection, login, progress, deadline)
-            answer = machine.install(script, script_path, interface, request)
+            answer = machine.install(script, script_path, installer, interface, request)
         return InstallResult(connection.host_key, answer)
     finally:
         connection.close()
@@ -156,6 +164,15 @@ def _authenticate(transport: paramiko.Transport, login: Login, where: str) -> No
         raise AuthRefused(where, login.user, "the machine wants another or a further way to log in")
 
 
+def _digest(script: bytes) -> str:
+    return hashlib.sha256(script).hexdigest()
+
+
+def _command(program: str, script: bytes, *words: str) -> str:
+    """Runs `program` over there on a script that comes on standard input, by the python that scripts name."""
+    return shlex.join(["/usr/bin/python3", "-IS", "-c", program, str(len(script)), _digest(script), *words])
+
+
 class _Machine:
     """A machine that is logged in to: runs commands as root there and names the step that fails."""
 
@@ -168,15 +185,17 @@ class _Machine:
         self._progress = progress
         self._sudo = ""
 
-    def install(self, script: bytes, path: str, interface: str, request: dict[str, object]) -> dict[str, object]:
+    def install(
+        self, script: bytes, path: str, installer: bytes, interface: str, request: dict[str, object]
+    ) -> dict[str, object]:
         self._become_root()
         self._need_python()
         self._put(script, path)
         self._progress(f"installing on {interface}; missing packages may take minutes")
         ran = self._run_as_root(
             "install",
-            f"{shlex.quote(path)} install {shlex.quote(interface)}",
-            json.dumps(request, separators=(",", ":")).encode() + b"\n",
+            _command(_RUN, installer, path, interface),
+            installer + json.dumps(request, separators=(",", ":")).encode() + b"\n",
             tell=True,
         )
         return self._answer(ran)
@@ -208,10 +227,8 @@ class _Machine:
 
     def _put(self, script: bytes, path: str) -> None:
         self._progress(f"writing {path}")
-        digest = hashlib.sha256(script).hexdigest()
-        command = shlex.join(["python3", "-I", "-c", _PUT, path, digest])
-        ran = self._run_as_root("script", command, script)
-        if ran.last_line != digest:
+        ran = self._run_as_root("script", _command(_PUT, script, path), script)
+        if ran.last_line != _digest(script):
             raise InstallFailed("script", f"{path} does not hold what was written; see the disk and try again")
 
     def _answer(self, ran: _Ran) -> dict[str, object]:
@@ -220,7 +237,7 @@ class _Machine:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise InstallFailed("install", self._failure(ran, "muster-node gave no answer"))
+            raise InstallFailed("install", self._failure(ran, "the installer gave no answer"))
         if answer.get("ok") is not True:
             raise self._refusal(answer)
         return answer
@@ -229,7 +246,7 @@ class _Machine:
         match answer.get("error"):
             case {"code": str(code), "message": str(message)}:
                 return InstallFailed("install", self._show(message), code=code)
-        return InstallFailed("install", "muster-node answered neither ok nor an error")
+        return InstallFailed("install", "the installer answered neither ok nor an error")
 
     def _run(self, step: str, command: str, given: bytes = b"", *, may_fail: bool = False, tell: bool = False) -> _Ran:
         """Run one command to its end; what goes wrong names the step."""

@@ -24,7 +24,7 @@ from peers.keys import BadKey, parse_public_key
 from peers.models import Device
 from peers.settle import lock_keys
 
-SCRIPT = Path(__file__).parent / "script" / "muster_node.py"
+SCRIPTS = Path(__file__).parent / "script"
 PROGRESS_LIMIT = 8000
 
 
@@ -69,7 +69,8 @@ def _install(enrolment: Enrolment, login: Login, credential: Credential) -> Inst
         login=login,
         host_key=enrolment.confirmed_host_key,
         jump=jump_of(server),
-        script=SCRIPT.read_bytes(),
+        script=(SCRIPTS / "muster_node.py").read_bytes(),
+        installer=(SCRIPTS / "muster_install.py").read_bytes(),
         interface=server.interface,
         request={
             "interface": render.interface_fields(interface_state(server)),

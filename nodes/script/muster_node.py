@@ -17,9 +17,7 @@ import hashlib
 import ipaddress
 import json
 import os
-import pwd
 import re
-import shutil
 import stat
 import subprocess
 import sys
@@ -38,7 +36,6 @@ MAX_PEERS = 100_000
 MAX_SCAN = 16 * 1024 * 1024
 ROUTE_PROTOCOL = "117"
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
-ENVIRONMENT["DEBIAN_FRONTEND"] = "noninteractive"
 
 Json = dict[str, Any]
 Some = TypeVar("Some")
@@ -59,9 +56,6 @@ class Paths:
         "/etc/systemd/system /etc/systemd/network /run/systemd/system /etc/network /etc/rc.local /etc/cron.d"
         " /etc/NetworkManager/system-connections /var/spool/cron".split()
     )
-    units: str = "/etc/systemd/system"
-    sudoers: str = "/etc/sudoers.d"
-    ssh: str = "/etc/ssh"
     proc: str = "/proc/sys"
 
 
@@ -626,10 +620,6 @@ def run(argv: Sequence[str], text: str = "", seconds: float = 10.0, keep: Sequen
         return Ran(argv, 127, "", type(error).__name__)
 
 
-def tool_there(tool: str) -> bool:
-    return shutil.which(tool, path=ENVIRONMENT["PATH"]) is not None
-
-
 def groups(items: Sequence[Some], size: int = 500) -> Iterator[Sequence[Some]]:
     """Slices that fit on a command line."""
     for start in range(0, len(items), size):
@@ -1086,7 +1076,6 @@ class Node:
         self.name = name
         self.paths = paths
         self.conf = "%s/%s.conf" % (paths.wireguard, name)
-        self.load_hook = "PostUp = %s load %%i" % paths.program
         self.apply_lock = "%s/%s.lock" % (paths.run, name)
         # Held for one write of a state or one batch of peers, machine-wide as tombstones are: a receipt is given
         # under it, so no peer that was found living before a revoke can be put into a kernel behind its receipt.
@@ -1421,235 +1410,6 @@ def session(node: Node, observe_only: bool) -> int:
     return 0
 
 
-# ---------------------------------------------------------------- install
-
-
-class Wish(NamedTuple):
-    """What install is asked for."""
-
-    interface: Interface
-    console_key: str
-    user: str
-    epoch: int
-    observe_only: bool
-    packages: bool
-
-
-# The text that every Ed25519 public key of OpenSSH begins with, then its 32 bytes.
-CONSOLE_KEY = re.compile(r"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI[A-P][A-Za-z0-9+/]{42}")
-
-
-def parse_console_key(value: object) -> str:
-    """An Ed25519 public key without options or comment: it becomes part of a line of authorized_keys."""
-    text = parse_text(value, "console_key")
-    need(CONSOLE_KEY.fullmatch(text), "console_key", "must be 'ssh-ed25519 AAAA...' without options or comment")
-    return text
-
-
-def parse_wish(body: Json) -> Wish:
-    fields_of(body, "install", ("interface", "console_key", "user", "epoch", "observe_only", "packages"))
-    user = parse_text(body["user"], "user")
-    need(user in ("root", "muster"), "user", "must be root or muster")
-    return Wish(
-        parse_interface(body["interface"]),
-        parse_console_key(body["console_key"]),
-        user,
-        parse_int(body["epoch"], "epoch"),
-        parse_bool(body["observe_only"], "observe_only"),
-        parse_bool(body["packages"], "packages"),
-    )
-
-
-def install(node: Node, body: Json) -> Json:
-    """Makes the machine a server of the Console; may be run again at any time."""
-    wish = parse_wish(body)
-    check_ours(node)
-    installed = install_packages(wish)
-    write_if_new(node.paths.program, read_text(os.path.abspath(__file__)), 0o755)
-    private = install_conf(node, wish.interface)
-    install_state(node, wish)
-    install_unit(node)
-    install_access(node, wish)
-    unit = start_interface(node)
-    public = run(["wg", "pubkey"], private).stdout.strip()
-    return {"public_key": public, "host_keys": host_keys(node.paths), "unit": unit, "installed": installed}
-
-
-def check_ours(node: Node) -> None:
-    """Refuses an interface that somebody else has set up."""
-    text = read_text(node.conf)
-    if text and node.load_hook not in text.split("\n"):
-        raise Refused("foreign_conf", "%s was not written by muster-node; move it away first" % node.conf)
-    if not text and run(["ip", "link", "show", "dev", node.name]).returncode == 0:
-        raise Refused("foreign_conf", "the interface runs without a conf of ours; take it down first")
-
-
-# Packages by tool, where they are not named alike: Debian's, Fedora's.
-APT = {"ip": "iproute2", "nft": "nftables", "useradd": "passwd", "visudo": "sudo", "wg": "wireguard-tools"}
-APT["wg-quick"] = APT["wg"]
-DNF = {**APT, "ip": "iproute", "useradd": "shadow-utils"}
-
-
-def kernel_can() -> bool:
-    """Whether the kernel makes WireGuard interfaces by itself."""
-    name = "muster%d" % (os.getpid() % 10**8)
-    made = run(["ip", "link", "add", "dev", name, "type", "wireguard"]).returncode == 0
-    if made:
-        run(["ip", "link", "del", "dev", name])
-    return made
-
-
-def install_packages(wish: Wish) -> list[str]:
-    """Puts in what is missing, by the machine's own package manager; the packages that were put in."""
-    tools = ["ip", "wg", "wg-quick", "nft"] + (["sudo", "visudo", "useradd"] if wish.user == "muster" else [])
-    missing = [tool for tool in tools if not tool_there(tool)]
-    done = put_in(missing, wish.packages) if missing else []
-    if not tool_there("wireguard-go") and not kernel_can():
-        done += put_in(["wireguard-go"], wish.packages)
-    return done
-
-
-def put_in(tools: Sequence[str], allowed: bool) -> list[str]:
-    manager = next((name for name in ("apt-get", "dnf", "yum") if tool_there(name)), None)
-    if not allowed or manager is None:
-        raise Refused("packages", "missing: %s; put them in, or let install do it" % ", ".join(tools))
-    packages = sorted({(APT if manager == "apt-get" else DNF).get(tool, tool) for tool in tools})
-    words = [manager, "install", "-y", *packages]
-    if manager == "apt-get":
-        words.append("--no-install-recommends")
-        run([manager, "update"], seconds=300.0)
-    if run(words, seconds=900.0).returncode != 0 or not all(map(tool_there, tools)):
-        raise Refused("packages", "%s could not put in: %s" % (manager, ", ".join(packages)))
-    return packages
-
-
-def install_conf(node: Node, interface: Interface) -> str:
-    """Writes IFACE.conf, with the key that it had or a new one; the private key."""
-    private = conf_setting(read_text(node.conf), "privatekey") or run(["wg", "genkey"]).stdout.strip()
-    if not KEY.fullmatch(private):
-        raise Refused("kernel", "wg made no key")
-    rows = [
-        "# Written by muster-node. Peers are in %s; do not add any here." % node.state.path,
-        "[Interface]",
-        "Address = " + ", ".join(interface.addresses),
-        "ListenPort = %d" % interface.listen_port,
-        "MTU = %d" % interface.mtu,
-        "PrivateKey = " + private,
-        "PreUp = %s close %%i" % node.paths.program,
-        node.load_hook,
-    ]
-    write_if_new(node.conf, "\n".join(rows) + "\n", 0o600)
-    return private
-
-
-def install_state(node: Node, wish: Wish) -> None:
-    """The interface's settings into the state, peers kept; a higher epoch opens a new count."""
-    with locked(node.apply_lock, 10.0) as alone, locked(node.gate, 10.0) as gate:
-        if alone is None or gate is None:
-            raise Refused("busy", "an apply runs or the state is being written; try again")
-        state = node.state.read()
-        epoch, generation = max((state.epoch, state.generation), (wish.epoch, 0))
-        line = wish.interface.line
-        new = State(epoch, generation, state.pushed, content_digest(line, state.lines), line, state.lines, "state")
-        if new != state:
-            node.state.write(new)
-
-
-def write_if_new(path: str, text: str, mode: int) -> None:
-    if read_text(path) != text:
-        make_folder(os.path.dirname(path), 0o755)
-        write_atomic(path, text.encode(), mode)
-
-
-def install_unit(node: Node) -> None:
-    """The stock reload would drop every peer for 15 s, the stock start load peers saved into the conf."""
-    folder = "%s/wg-quick@%s.service.d" % (node.paths.units, node.name)
-    program, name = node.paths.program, node.name
-    seal, load = "ExecStartPre=%s seal %s" % (program, name), "ExecReload=%s load %s" % (program, name)
-    write_if_new(folder + "/muster.conf", "[Service]\n%s\nExecReload=\n%s\n" % (seal, load), 0o644)
-
-
-def install_access(node: Node, wish: Wish) -> None:
-    """The Console's key, bound to this interface's session; no second line for it at the other user."""
-    flag = "--observe " if wish.observe_only else ""
-    command = "%s session %s%s" % (node.paths.program, flag, node.name)
-    if wish.user == "muster":
-        make_user()
-        allow_sudo(node, command)
-        command = "sudo -n " + command
-    line = 'restrict,command="%s" %s muster:%s' % (command, wish.console_key, node.name)
-    for user in ("root", "muster"):
-        write_authorized(node, user, wish.console_key, line if user == wish.user else None)
-
-
-def make_user() -> None:
-    """A user that nobody can log in as but by a key: no password, nothing in its home is its own."""
-    with contextlib.suppress(KeyError):
-        pwd.getpwnam("muster")
-        return
-    made = run(["useradd", "--system", "--home-dir", "/home/muster", "--shell", "/bin/sh", "--password", "*", "muster"])
-    if made.returncode != 0:
-        raise Refused("kernel", "useradd failed")
-
-
-def allow_sudo(node: Node, command: str) -> None:
-    """One sudoers line for this interface, the others kept; never in place before visudo has read it."""
-    path = node.paths.sudoers + "/muster"
-    ours = re.compile(r"muster .* session (--observe )?" + re.escape(node.name.replace("=", "\\=")))
-    kept = [row for row in read_text(path).splitlines() if row and not ours.fullmatch(row)]
-    text = "\n".join([*kept, "muster ALL=(root) NOPASSWD: " + command.replace("=", "\\="), ""])
-    if run(["visudo", "-c", "-f", "-"], text).returncode != 0:
-        raise Refused("kernel", "visudo refused the line for muster")
-    write_if_new(path, text, 0o440)
-
-
-def write_authorized(node: Node, user: str, key: str, line: str | None) -> None:
-    """Puts `line` (or nothing) where our line for this interface was; every other line stays."""
-    try:
-        home = pwd.getpwnam(user).pw_dir
-    except KeyError:
-        return
-    path = home + "/.ssh/authorized_keys"
-    rows = [row for row in read_text(path).split("\n") if row and not row.endswith(" muster:" + node.name)]
-    need(not any(key in row for row in rows), "console_key", "opens something else on this machine already")
-    if line is None and read_text(path).split("\n")[:-1] == rows:
-        return
-    # sshd takes a file that root owns; a user that cannot write its own keys can add none.
-    folder_mode, mode = (0o700, 0o600) if user == "root" else (0o755, 0o644)
-    for folder in (home, home + "/.ssh"):
-        make_folder(folder, folder_mode)
-    write_atomic(path, "".join(row + "\n" for row in [*rows, *([line] if line else [])]).encode(), mode)
-
-
-def start_interface(node: Node) -> str:
-    """Opens the interface by wg-quick, through systemd where it runs; one that is up is only loaded."""
-    unit = "wg-quick@%s.service" % node.name
-    link = "%s/multi-user.target.wants/%s" % (node.paths.units, unit)
-    if not os.path.lexists(link):
-        make_folder(os.path.dirname(link), 0o755)
-        os.symlink("/lib/systemd/system/wg-quick@.service", link)
-    systemd = os.path.isdir("/run/systemd/system") and tool_there("systemctl")
-    if systemd:
-        run(["systemctl", "daemon-reload"], seconds=60.0)
-    node.seal()
-    if read_kernel(node.name):
-        node.load()
-    else:
-        run(["systemctl", "start", unit] if systemd else ["wg-quick", "up", node.name], seconds=90.0)
-    if read_kernel(node.name) is None:
-        raise Refused("kernel", "wg-quick could not open the interface; is its port or one of its addresses taken?")
-    return "systemd" if systemd else "none"
-
-
-def host_keys(paths: Paths) -> list[str]:
-    """This machine's SSH host keys, without comments."""
-    with contextlib.suppress(OSError):
-        names = sorted(name for name in os.listdir(paths.ssh) if re.fullmatch(r"ssh_host_\w+_key\.pub", name))
-        rows = [read_text(os.path.join(paths.ssh, name)).split() for name in names]
-        return [" ".join(row[:2]) for row in rows if len(row) >= 2]
-    return []
-
-
 # ---------------------------------------------------------------- command line
 
 
@@ -1660,9 +1420,7 @@ def execute(node: Node, given: argparse.Namespace) -> int:
     if given.command in BOOT:
         BOOT[given.command](node)
         return 0
-    if given.command == "install":
-        reply = guarded(lambda: install(node, parse_json(sys.stdin.buffer.read(MAX_LINE + 1))))
-    elif given.command == "observe":
+    if given.command == "observe":
         reply = guarded(lambda: node.observe({"full": True}))
     else:
         keys = [{"public_key": key, "reason": given.reason} for key in given.keys]
@@ -1681,7 +1439,6 @@ COMMANDS = {
     "load": "at boot: the state into the kernel",
     "close": "at boot: nothing passes until load",
     "seal": "before boot: peers out of IFACE.conf",
-    "install": "makes this machine a server of the Console",
 }
 
 

@@ -1,4 +1,4 @@
-"""Stands where muster-node will: its install does what the interface's name says, and tells what it saw."""
+"""Stands in for the installer: it does what the interface's name says, and tells what it saw."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-action, interface = sys.argv[1:]
+program, interface = sys.argv[1:]
 request = json.loads(sys.stdin.readline())
 print("Setting up wireguard-tools\r\033[1mdone\033[0m", file=sys.stderr, flush=True)
 if interface == "wgfail":
@@ -26,6 +26,6 @@ if interface == "wgdaemon":
 if interface == "wgflood":
     print("x" * 3_000_000)
 calls = [path.read_bytes().decode(errors="replace") for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-answer = {"ok": True, "uid": os.getuid(), "action": action, "request": request, "rest": sys.stdin.read()}
+answer = {"ok": True, "uid": os.getuid(), "program": program, "request": request, "rest": sys.stdin.read()}
 print("Welcome")
 print(json.dumps(answer | {"calls": "\n".join(calls)}))

@@ -15,7 +15,8 @@ from nodes.transport import AuthRefused, HostKeyMismatch, NodeSilent, fingerprin
 from tests.nodes.sshd import Sshd, make_key, never_speaks, sshd, tcp_server
 
 PASSWORD = "correct horse $(id) '\" staple"
-SCRIPT = b"#!/usr/bin/env python3\n" + Path(__file__).with_name("installer.py").read_bytes() + b"#" * 500_000
+SCRIPT = b"#!/usr/bin/python3 -IS\n" + b"#" * 500_000
+INSTALLER = Path(__file__).with_name("installer.py").read_bytes() + b"#" * 100_000
 REQUEST: dict[str, object] = {"interface": {"listen_port": 51820}, "packages": True}
 SUDOERS = """Defaults !lecture
 alice ALL=(ALL) ALL
@@ -66,6 +67,7 @@ def install(server: Sshd, login: Login, path: Path, **changed: Any) -> InstallRe
         "login": login,
         "host_key": server.host_keys["ed25519"],
         "script": SCRIPT,
+        "installer": INSTALLER,
         "interface": "wg0",
         "request": REQUEST,
         "timeout": 60,
@@ -93,7 +95,7 @@ def logins(server: Sshd) -> list[Login]:
 
 @pytest.mark.parametrize("which", range(6), ids=["root", "bob-key", "bob", "alice", "alice-both", "dora"])
 def test_each_way_in_installs_as_root(server: Sshd, tmp_path: Path, which: int) -> None:
-    """The script holds every byte and none other, whether or not sudo asked for the password."""
+    """The script holds every byte and none other, whether or not sudo asked for the password; nothing else is left."""
     result = install(server, logins(server)[which], tmp_path)
     script = tmp_path / "sbin" / "muster-node"
     assert script.read_bytes() == SCRIPT
@@ -101,8 +103,8 @@ def test_each_way_in_installs_as_root(server: Sshd, tmp_path: Path, which: int) 
     assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o755, 0, 0)
     assert [path.name for path in script.parent.iterdir()] == ["muster-node"]
     assert result.host_key == server.host_keys["ed25519"]
-    told = {name: result.answer[name] for name in ("ok", "uid", "action", "request", "rest")}
-    assert told == {"ok": True, "uid": 0, "action": "install", "request": REQUEST, "rest": ""}
+    told = {name: result.answer[name] for name in ("ok", "uid", "program", "request", "rest")}
+    assert told == {"ok": True, "uid": 0, "program": str(script), "request": REQUEST, "rest": ""}
 
 
 def test_no_secret_is_in_a_command_a_log_or_a_progress_line(

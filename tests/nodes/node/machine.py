@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
-SCRIPT = Path(__file__).resolve().parents[3] / "nodes" / "script" / "muster_node.py"
+SCRIPTS = Path(__file__).resolve().parents[3] / "nodes" / "script"
+SCRIPT, INSTALLER = SCRIPTS / "muster_node.py", SCRIPTS / "muster_install.py"
+PROGRAM = "/usr/local/sbin/muster-node"
+PROGRAMS = {"muster-node": [str(SCRIPT)], "muster-install": [str(INSTALLER), PROGRAM]}
 SET_UP = """
 set -e
 mount --make-rprivate /
@@ -56,7 +59,7 @@ class Session:
 
 
 class Machine:
-    """One set of namespaces; gone with everything in it when its first process ends."""
+    """One set of namespaces, with the script in its place; gone with everything in it when its first process ends."""
 
     def __init__(self) -> None:
         words = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -67,9 +70,10 @@ class Machine:
         child = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
         self.enter = ["nsenter", "-t", child, "--net", "--mount", "--pid"]
         self.sessions: list[Session] = []
+        self.run("install", "-m", "755", str(SCRIPT), PROGRAM)
 
     def words(self, *words: str) -> list[str]:
-        program = [sys.executable, "-IS", str(SCRIPT)] if words[0] == "muster-node" else [words[0]]
+        program = [sys.executable, "-IS", *PROGRAMS[words[0]]] if words[0] in PROGRAMS else [words[0]]
         return [*self.enter, *program, *words[1:]]
 
     def popen(self, *words: str) -> subprocess.Popen[bytes]:

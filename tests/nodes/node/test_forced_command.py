@@ -46,7 +46,7 @@ def install(machine: Machine, user: str) -> None:
         "observe_only": False,
         "packages": False,
     }
-    machine.run("muster-node", "install", "wg0", stdin=json.dumps(wish))
+    machine.run("muster-install", "wg0", stdin=json.dumps(wish))
 
 
 @pytest.mark.parametrize("user", ["root", "muster"])

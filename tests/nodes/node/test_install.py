@@ -29,14 +29,14 @@ def wish(**changes: Any) -> Json:
 
 
 def install(machine: Machine, name: str = "wg0", code: int = 0, **changes: Any) -> Json:
-    reply: Json = json.loads(machine.run("muster-node", "install", name, stdin=json.dumps(wish(**changes)), code=code))
+    reply: Json = json.loads(machine.run("muster-install", name, stdin=json.dumps(wish(**changes)), code=code))
     assert reply["ok"] is (code == 0)
     return reply
 
 
 @pytest.fixture
 def clean(machine: Machine) -> Machine:
-    machine.sh("rm -rf /root/.ssh /home/muster /etc/sudoers.d/muster /usr/local/sbin/muster-node")
+    machine.sh("rm -rf /root/.ssh /home/muster /etc/sudoers.d/muster")
     return machine
 
 
@@ -47,10 +47,9 @@ def test_it_opens_an_interface_and_answers_its_public_key(clean: Machine) -> Non
     state = clean.session("wg0").ask("observe", full=True)
     assert (state["drift"], state["state"]["epoch"], state["state"]["generation"]) == ([], 3, 0)
     modes = clean.sh(
-        "stat -c %a /etc/wireguard/wg0.conf /usr/local/sbin/muster-node /var/lib/muster/wg0/state"
-        " /root/.ssh /root/.ssh/authorized_keys"
+        "stat -c %a /etc/wireguard/wg0.conf /var/lib/muster/wg0/state /root/.ssh /root/.ssh/authorized_keys"
     )
-    assert modes.split() == ["600", "755", "600", "700", "600"]
+    assert modes.split() == ["600", "600", "700", "600"]
     assert clean.sh("cat /root/.ssh/authorized_keys") == (
         f'restrict,command="/usr/local/sbin/muster-node session wg0" {console_key(1)} muster:wg0\n'
     )

@@ -1,18 +1,19 @@
-"""The rules that keep the script small enough to be read by whoever lets it run as root."""
+"""The rules that keep both scripts small enough to be read by whoever lets them run as root."""
 
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.nodes.node.machine import SCRIPT
+from tests.nodes.node.machine import INSTALLER, SCRIPT
 
-SOURCE = SCRIPT.read_text()
-TREE = ast.parse(SOURCE, feature_version=(3, 9))
+LONGEST = {SCRIPT: 1500, INSTALLER: 400}
+TREES = {path: ast.parse(path.read_text(), feature_version=(3, 9)) for path in LONGEST}
 PYENV = sorted(Path("/root/.pyenv/versions").glob("3.*/bin/python3"))
 PYTHONS = [
     path
@@ -21,27 +22,37 @@ PYTHONS = [
 ]
 
 
-def test_it_imports_the_standard_library_only() -> None:
-    names = {alias.name for node in ast.walk(TREE) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {str(node.module) for node in ast.walk(TREE) if isinstance(node, ast.ImportFrom)}
-    assert {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) == set()
+each_script = pytest.mark.parametrize("script", LONGEST, ids=lambda path: path.stem)
 
 
-def test_no_function_is_longer_than_30_lines() -> None:
-    functions = [node for node in ast.walk(TREE) if isinstance(node, ast.FunctionDef)]
-    assert len(functions) > 50
+@each_script
+def test_it_imports_the_standard_library_only(script: Path) -> None:
+    """And the installer what it finds on the machine: muster-node."""
+    nodes = list(ast.walk(TREES[script]))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+    found = {name for name in names if name.split(".")[0] not in sys.stdlib_module_names}
+    assert found == ({"nodes.script.muster_node"} if script == INSTALLER else set())
+
+
+@each_script
+def test_no_function_is_longer_than_30_lines(script: Path) -> None:
+    functions = [node for node in ast.walk(TREES[script]) if isinstance(node, ast.FunctionDef)]
+    assert len(functions) > 20
     long = {node.name for node in functions if (node.end_lineno or 0) - node.lineno + 1 > 30}
     assert long == set()
 
 
-def test_it_can_be_read_in_one_sitting() -> None:
-    assert len(SOURCE.splitlines()) <= 1800
+@each_script
+def test_it_can_be_read_in_one_sitting(script: Path) -> None:
+    assert len(script.read_text().splitlines()) <= LONGEST[script]
 
 
-def test_it_never_calls_what_would_stop_a_running_interface() -> None:
-    strings = [node.value for node in ast.walk(TREE) if isinstance(node, ast.Constant)]
+@each_script
+def test_it_never_calls_what_would_stop_a_running_interface(script: Path) -> None:
+    strings = [node.value for node in ast.walk(TREES[script]) if isinstance(node, ast.Constant)]
     assert [word for word in strings if word in ("syncconf", "setconf", "strip", "save")] == []
-    assert "shell=True" not in SOURCE
+    assert "shell=True" not in script.read_text()
 
 
 def test_a_python_is_there_to_run_it() -> None:
@@ -52,3 +63,13 @@ def test_a_python_is_there_to_run_it() -> None:
 def test_it_runs_under_each_python_from_3_9_on(python: Path) -> None:
     done = subprocess.run([python, "-IS", SCRIPT, "--version"], capture_output=True, text=True, timeout=20, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1.0.0\n", "")
+
+
+@pytest.mark.parametrize("python", PYTHONS, ids=str)
+def test_the_installer_runs_under_each_of_them_and_leaves_no_bytecode(python: Path, tmp_path: Path) -> None:
+    program = tmp_path / "muster-node"
+    program.write_bytes(SCRIPT.read_bytes())
+    words = [str(python), "-IS", str(INSTALLER), str(program), "wg0"]
+    done = subprocess.run(words, input="{}", capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, json.loads(done.stdout)["error"]["code"], done.stderr) == (1, "bad_request", "")
+    assert list(tmp_path.iterdir()) == [program]
