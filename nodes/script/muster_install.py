@@ -202,7 +202,8 @@ def install_state(node: Node, wish: Wish) -> None:
         state = node.state.read()
         epoch, generation = max((state.epoch, state.generation), (wish.epoch, 0))
         line = wish.interface.line
-        new = State(epoch, generation, state.pushed, content_digest(line, state.lines), line, state.lines, "state")
+        digest = content_digest(line, state.lines)
+        new = State(epoch, generation, state.pushed, digest, line, state.lines, state.seen, "state")
         if new != state:
             node.state.write(new)
 

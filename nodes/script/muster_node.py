@@ -17,6 +17,7 @@ import hashlib
 import ipaddress
 import json
 import os
+import pwd
 import re
 import stat
 import subprocess
@@ -348,6 +349,21 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
     sync_folder(os.path.dirname(path))
 
 
+def append_lines(path: str, lines: Sequence[bytes]) -> None:
+    """Adds the lines and returns when they are on the disk; OSError when they may not be."""
+    new = not os.path.exists(path)
+    make_folder(os.path.dirname(path))
+    with open(path, "a+b") as file:
+        os.fchmod(file.fileno(), 0o600)
+        size = file.tell()
+        torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
+        file.write((b"\n" if torn else b"") + b"".join(line + b"\n" for line in lines))
+        file.flush()
+        os.fsync(file.fileno())
+    if new:
+        sync_folder(os.path.dirname(path))
+
+
 def read_bytes(path: str, start: int = 0) -> bytes:
     with open(path, "rb") as file:
         file.seek(start)
@@ -426,20 +442,6 @@ class TombstoneFile:
                 self.keys.add(key)
             lines.setdefault(key, line if good else tombstone_line(key, "restored from a damaged line"))
 
-    def append(self, lines: Sequence[bytes]) -> None:
-        """Adds the lines and returns when they are on the disk; OSError when they may not be."""
-        new = not os.path.exists(self.path)
-        make_folder(os.path.dirname(self.path))
-        with open(self.path, "a+b") as file:
-            os.fchmod(file.fileno(), 0o600)
-            size = file.tell()
-            torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
-            file.write((b"\n" if torn else b"") + b"".join(line + b"\n" for line in lines))
-            file.flush()
-            os.fsync(file.fileno())
-        if new:
-            sync_folder(os.path.dirname(self.path))
-
 
 def tombstone_line(key: str, reason: str) -> bytes:
     return canonical({"public_key": key, "reason": reason, "at": int(time.time())}).encode()
@@ -494,11 +496,155 @@ class Tombstones:
     def _write(self, file: TombstoneFile) -> bool:
         missing = [line for key, line in self.lines.items() if key not in file.keys]
         try:
-            file.append(missing)
+            append_lines(file.path, missing)
         except OSError:
             return False
         file.refresh(self.lines)
         return len(file.keys) == len(self.lines)
+
+
+# ---------------------------------------------------------------- time
+
+JUMP = 60
+HELD = 3600
+TICK = 5.0
+
+
+class Trust(NamedTuple):
+    """The time trusted at a reading of the boot clock; `held`: since when (by this time) a forward jump is held."""
+
+    time: int
+    boot_id: str
+    boot: int
+    held: int | None
+
+
+def judge_time(last: Trust, here: Trust) -> Trust:
+    """What is trusted `here`: a step back never counts, one of over a minute forward is held for an hour at most."""
+    # After a boot the boot clock began anew; how long the machine was off, only the wall clock says.
+    base = last.time + max(here.boot - (last.boot if here.boot_id == last.boot_id else 0), 0)
+    if here.time <= base + JUMP:
+        return here._replace(time=max(base, here.time))
+    if last.held is not None and base - last.held >= HELD:
+        return here
+    return here._replace(time=base, held=base if last.held is None else last.held)
+
+
+class Clock:
+    """The time by which peers expire, kept in a file for all processes and boots of the machine."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.path = paths.lib + "/clock"
+        self.lock = paths.run + "/clock.lock"
+        self.boot_file = paths.proc + "/kernel/random/boot_id"
+
+    def read(self) -> Trust:
+        """What is trusted now; without a file, or with a damaged one, the wall clock is."""
+        boot_id = read_text(self.boot_file).strip()
+        here = Trust(int(time.time()), boot_id, int(time.clock_gettime(time.CLOCK_BOOTTIME)), None)
+        kept = self._kept()
+        return judge_time(kept, here) if kept else here
+
+    def keep(self) -> Trust:
+        """As `read`, written down where a minute or a boot went by, or a jump began or ended."""
+        with locked(self.lock, 1.0):
+            kept, now = self._kept(), self.read()
+            if kept is None or kept[1::2] != now[1::2] or now.time >= kept.time + JUMP:
+                self._write(now)
+        return now
+
+    def correct(self, moment: int) -> None:
+        """The Console's word on what time it is, be it later or earlier than ours."""
+        with locked(self.lock, 1.0):
+            self._write(self.read()._replace(time=moment, held=None))
+
+    def _kept(self) -> Trust | None:
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            moment, boot_id, boot, held = json.loads(read_bytes(self.path))
+            return Trust(int(moment), str(boot_id), int(boot), None if held is None else int(held))
+        return None
+
+    def _write(self, trust: Trust) -> None:
+        with contextlib.suppress(OSError):
+            make_folder(os.path.dirname(self.path))
+            write_atomic(self.path, canonical(trust).encode())
+
+
+# ---------------------------------------------------------------- journal
+
+MAX_JOURNAL = 1024 * 1024
+FIRST = "0" * 64
+
+
+class Journal:
+    """What was done or seen here without the Console: canonical JSON a line, each with the SHA-256 of the one before.
+
+    What a full disk does not take waits under /run.
+    """
+
+    def __init__(self, paths: Paths, name: str) -> None:
+        self.path = "%s/%s/journal" % (paths.lib, name)
+        self.spare = "%s/%s.journal" % (paths.run, name)
+        self.lock = "%s/%s.journal.lock" % (paths.run, name)
+        self.cached: tuple[object, list[Json]] = (None, [])
+
+    def read(self) -> list[Json]:
+        """Every entry that is kept, the oldest first; a torn line is none."""
+        stamps = stamp(self.path), stamp(self.spare)
+        if self.cached[0] != stamps:
+            entries = []
+            for path in (self.path, self.spare):
+                with contextlib.suppress(OSError):
+                    for line in read_bytes(path).split(b"\n"):
+                        with contextlib.suppress(Refused):
+                            entries.append(parse_json(line))
+            self.cached = stamps, entries
+        return self.cached[1]
+
+    def head(self) -> int:
+        """The number of the last entry; 0 for none."""
+        entries = self.read()
+        return int(entries[-1]["seq"]) if entries else 0
+
+    def add(self, what: str, keys: Iterable[str | None], detail: str, by: str = "node") -> None:
+        """One entry for each key (or for None)."""
+        with locked(self.lock, 1.0):
+            last = (self.read() or [{"seq": 0}])[-1]
+            previous = entry_hash(last) if last["seq"] else FIRST
+            lines = []
+            for number, key in enumerate(keys, int(last["seq"]) + 1):
+                entry = {"seq": number, "at": int(time.time()), "what": what, "public_key": key}
+                entry.update(detail=detail, by=by, previous=previous)
+                previous = entry_hash(entry)
+                lines.append(canonical(entry).encode())
+            # Once a line waits in the spare file, all that follow it do: the order is the chain.
+            if os.path.exists(self.spare) or not self._append(self.path, lines):
+                self._append(self.spare, lines)
+
+    def heal(self, seen: int) -> None:
+        """Writes down what a full disk did not take; forgets what the Console has, once that is much."""
+        with contextlib.suppress(OSError), locked(self.lock, 0.0) as lock:
+            if lock is None:
+                return
+            if os.path.exists(self.spare) and self._append(self.path, read_bytes(self.spare).splitlines()):
+                os.unlink(self.spare)
+            if os.path.exists(self.path) and os.path.getsize(self.path) > MAX_JOURNAL:
+                *old, last = self.read()
+                kept = [entry for entry in old if entry["seq"] > seen] + [last]
+                write_atomic(self.path, b"".join(canonical(entry).encode() + b"\n" for entry in kept))
+
+    @staticmethod
+    def _append(path: str, lines: Sequence[bytes]) -> bool:
+        try:
+            append_lines(path, lines)
+        except OSError:
+            return False
+        return True
+
+
+def entry_hash(entry: Json) -> str:
+    """What the next entry names as `previous`."""
+    return hashlib.sha256(canonical(entry).encode()).hexdigest()
 
 
 # ---------------------------------------------------------------- state
@@ -516,7 +662,8 @@ def content_digest(interface: str, lines: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class State:
-    """What was last taken: the fence's pair, the digests, and the content as canonical lines.
+    """What was last taken: the fence's pair, the digests, the content as canonical lines, and how far the Console
+    had read the journal then.
 
     `origin`: "none" (nothing ever taken), "state", "last" (fell back to state.last), "lost" (no good copy).
     """
@@ -527,12 +674,13 @@ class State:
     digest: str | None = None
     interface: str = ""
     lines: Mapping[str, str] = field(default_factory=dict)
+    seen: int = 0
     origin: str = "none"
 
 
 def state_bytes(state: State) -> bytes:
     """A line with the SHA-256 of all that follows: the pair and the digests, then the canonical text."""
-    fields = [state.epoch, state.generation, state.pushed, state.digest]
+    fields = [state.epoch, state.generation, state.pushed, state.digest, state.seen]
     data = (canonical(fields) + "\n" + content_text(state.interface, state.lines)).encode()
     return hashlib.sha256(data).hexdigest().encode() + b"\n" + data
 
@@ -542,10 +690,10 @@ def parse_state(data: bytes) -> State:
     check, _, rest = data.partition(b"\n")
     need(hashlib.sha256(rest).hexdigest().encode() == check, "state", "is damaged")
     head, interface, *rows = rest.decode().split("\n")[:-1]
-    epoch, generation, pushed, digest = json.loads(head)
+    epoch, generation, pushed, digest, seen = json.loads(head)
     # Each row is canonical JSON of a peer, so its last field is the public key.
     lines = {row[-46:-2]: row for row in rows}
-    return State(epoch, generation, pushed, digest, interface, lines, "state")
+    return State(epoch, generation, pushed, digest, interface, lines, seen, "state")
 
 
 class StateFile:
@@ -730,6 +878,12 @@ def clearing(peer: Peer, now: Live) -> list[str]:
     words = ["preshared-key", "/dev/null"] if now.preshared and not peer.preshared else []
     words += ["allowed-ips", ""] if now.networks and not peer.networks else []
     return ["peer", peer.key, *words] if words else []
+
+
+def link_index(name: str) -> int:
+    """The number of the interface, another one each time it is made; 0 for none."""
+    text = read_text("/sys/class/net/%s/ifindex" % name).strip()
+    return int(text) if text else 0
 
 
 def put_peers(name: str, peers: Iterable[Peer], live: Mapping[str, Live], gate: int) -> bool:
@@ -973,6 +1127,7 @@ class Push(NamedTuple):
     interface: Interface | None
     put: dict[str, Peer]
     remove: list[str]
+    journal_seen: int
     dry_run: bool
 
 
@@ -985,11 +1140,14 @@ def parse_peers(value: object, field: str) -> dict[str, Peer]:
     return peers
 
 
+ENVELOPE = ("epoch", "generation", "digest", "tombstones", "approved", "decided", "journal_seen")
+
+
 def parse_push(body: Json, dry_run: bool) -> Push:
     """The push, strictly; a whole one has its digest and overlaps checked here."""
     whole = "base" not in body
     size = ("interface", "peers") if whole else ("base", "put", "remove")
-    fields_of(body, "apply", ("epoch", "generation", "digest", "tombstones", "approved", "decided", *size))
+    fields_of(body, "apply", (*ENVELOPE, *size))
     put = parse_peers(body["peers" if whole else "put"], "peers" if whole else "put")
     remove = [] if whole else parse_keys(body["remove"], "remove")
     need(not any(key in put for key in remove), "remove", "a peer is both put and removed")
@@ -1003,6 +1161,7 @@ def parse_push(body: Json, dry_run: bool) -> Push:
         parse_interface(body["interface"]) if whole else None,
         put,
         remove,
+        parse_int(body["journal_seen"], "journal_seen"),
         dry_run,
     )
     if push.interface:
@@ -1049,13 +1208,12 @@ def is_alive(peer: Peer, now: float) -> bool:
     return peer.expires_at is None or peer.expires_at > now
 
 
-def count_removals(state: State, push: Push, lines: Mapping[str, str], buried: Mapping[str, bytes]) -> int:
+def count_removals(state: State, push: Push, lines: Mapping[str, str], dead: Set[str], now: int) -> int:
     """Peers held that would go, or stay with an expiry in the past, though nobody decided that one by one."""
-    now = time.time()
     going = 0
     for key, line in state.lines.items():
         kept = lines.get(key)
-        spared = kept == line or key in buried or key in push.decided or not is_alive(peer_of(line), now)
+        spared = kept == line or key in dead or key in push.decided or not is_alive(peer_of(line), now)
         going += not spared and (kept is None or not is_alive(peer_of(kept), now))
     return going
 
@@ -1082,6 +1240,10 @@ class Node:
         self.gate = paths.run + "/tombstones.lock"
         self.tombstones = Tombstones(paths)
         self.state = StateFile(paths, name)
+        self.journal = Journal(paths, name)
+        self.clock = Clock(paths)
+        self.memory = "%s/%s.seen" % (paths.run, name)
+        self.quiet: tuple[object, int] = (None, 0)
         self.told: dict[str, list[Any]] | None = None
         self.has_routes = True
 
@@ -1095,14 +1257,44 @@ class Node:
             "digest": state.digest,
             "peers": len(state.lines),
             "tombstones": len(self.tombstones.read()),
-            "now": int(time.time()),
+            "journal": self.journal.head(),
+            "now": self.clock.read().time,
         }
 
     def wanted(self, lines: Mapping[str, str]) -> dict[str, Peer]:
-        """The peers that should run now: those of a state's lines minus tombstones minus expired."""
-        buried, now = self.tombstones.read(), time.time()
-        peers = (peer_of(line) for key, line in lines.items() if key not in buried)
+        """The peers that should run now: those of a state's lines minus tombstones, local suspends and expired."""
+        dead, now = self.dead(), self.clock.read().time
+        peers = (peer_of(line) for key, line in lines.items() if key not in dead)
         return {peer.key: peer for peer in peers if is_alive(peer, now)}
+
+    def dead(self) -> Set[str]:
+        """Keys that must not run, whatever the state says."""
+        return self.tombstones.read().keys() | self.acts("suspended", after=self.state.read().seen)
+
+    def acts(self, *whats: str, after: int) -> set[str]:
+        """Keys of the journal's entries of these kinds that the Console had not read."""
+        rows = (row for row in self.journal.read() if row["seq"] > after and row["what"] in whats)
+        return {row["public_key"] for row in rows}
+
+    def notice(self, running: Set[str]) -> None:
+        """Peers taken out by hand since we last looked stay out: the caller holds the apply lock.
+
+        More than a push may take without approval is no decision on one peer: those come back.
+        """
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            link, keys = json.loads(read_bytes(self.memory))
+            if link != link_index(self.name):
+                return
+            wanted = self.wanted(self.state.read().lines)
+            gone = sorted(key for key in keys if key in wanted and key not in running)
+            if len(gone) * 10 <= max(50, len(wanted)) and (len(gone) < len(wanted) or len(wanted) == 1):
+                self.journal.add("suspended", gone, "taken out by hand")
+
+    def remember(self, running: Iterable[str]) -> None:
+        """What runs now, for `notice`; the caller holds the apply lock."""
+        with contextlib.suppress(OSError):
+            make_folder(os.path.dirname(self.memory))
+            write_atomic(self.memory, canonical([link_index(self.name), sorted(running)]).encode())
 
     def drift(self, state: State, kernel: Kernel | None) -> list[Json]:
         """Every difference between state, kernel and files, in the protocol's words."""
@@ -1125,6 +1317,9 @@ class Node:
             raise Refused("kernel", "the interface is down; start it by wg-quick, then push again")
         wanted = self.wanted(state.lines)
         plan = plan_kernel(kernel.peers, wanted)
+        # Between here and the end nobody may take what we did not do yet for what somebody undid.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.memory)
         # Removals first, so that an address is free before another peer gets it.
         good = remove_peers(self.name, plan.removed)
         for batch in groups([*plan.updated, *plan.added], 100):
@@ -1137,6 +1332,7 @@ class Node:
             raise Refused("kernel", "the interface went down")
         if not plan_kernel(after.peers, self.wanted(state.lines)).removed and is_closed(self.name):
             nft_table(table_name("muster_guard_", self.name), "")
+        self.remember(after.peers)
         return plan, after
 
     def _put(self, batch: Sequence[Peer], live: Mapping[str, Live]) -> bool:
@@ -1224,7 +1420,7 @@ class Node:
         try:
             return self._rehearse(push) if dry_run else self._take_and_settle(push)
         except Refused as refused:
-            if refused.code in ("stale", "base", "brake", "kernel"):
+            if refused.code in ("stale", "base", "brake", "conflict", "kernel"):
                 refused.extra["state"] = self.summary()
             raise
 
@@ -1244,7 +1440,7 @@ class Node:
         return {
             "result": "planned",
             "would": would,
-            "removals": count_removals(state, push, lines, self.tombstones.read()),
+            "removals": count_removals(state, push, lines, self.dead(), self.clock.read().time),
             "state": self.summary(),
         }
 
@@ -1253,6 +1449,7 @@ class Node:
             if held is None:
                 raise Refused("busy", "another apply runs; send it again")
             kernel = self._kernel_for(push)
+            self.notice(kernel.peers.keys() if kernel else set())
             repair, state, withheld = self._take(push)
             plan, after = self.settle(state, kernel)
         return {
@@ -1271,14 +1468,20 @@ class Node:
         before = self.state.read()
         repair = is_repair(before, push)
         interface, asked = content_of(before, push, repair)
-        check_brake(before, push, count_removals(before, push, asked, self.tombstones.read()))
+        unseen = self.acts("suspended", "revoked", after=push.journal_seen) & asked.keys()
+        if unseen:
+            raise Refused(
+                "conflict", "peers in it were shut here: read the journal, then push", keys=sorted(unseen)[:100]
+            )
+        check_brake(before, push, count_removals(before, push, asked, self.dead(), self.clock.read().time))
         with locked(self.gate, 10.0) as gate:
             if gate is None:
                 raise Refused("busy", "the state is being written; send it again")
             buried = self.tombstones.read()
             lines = {key: line for key, line in asked.items() if key not in buried}
             pair = push.epoch, push.generation
-            state = State(*pair, push.digest, content_digest(interface, lines), interface, lines, "state")
+            digest, seen = content_digest(interface, lines), max(before.seen, push.journal_seen)
+            state = State(*pair, push.digest, digest, interface, lines, seen, "state")
             try:
                 if state != self.state.read():
                     self.state.write(state)
@@ -1330,6 +1533,97 @@ class Node:
                 time.sleep(wait)
         alarm("%s: not loaded" % self.name)
 
+    def journal_since(self, body: Json) -> Json:
+        """The entries after a number, the oldest first, 1,000 at most."""
+        fields_of(body, "journal", ("after",))
+        after = parse_int(body["after"], "after")
+        entries = [entry for entry in self.journal.read() if entry["seq"] > after]
+        return {"entries": entries[:1000], "state": self.summary()}
+
+    def set_time(self, body: Json) -> Json:
+        """The Console confirms the time, or corrects it."""
+        fields_of(body, "time", ("now",))
+        self.clock.correct(parse_int(body["now"], "now"))
+        return {"state": self.summary()}
+
+    def suspend(self, keys: Sequence[str], reason: str, by: str) -> Json:
+        """Shuts these peers until the Console has read of it and a person decides; the keys live on."""
+        self.journal.add("suspended", [parse_key(key) for key in keys], parse_text(reason, "reason"), by)
+        remove_peers(self.name, keys)
+        with locked(self.apply_lock, 10.0):
+            # An apply that had read the journal before may have put them back meanwhile.
+            remove_peers(self.name, keys)
+        kernel = read_kernel(self.name)
+        left = sorted(set(keys) & kernel.peers.keys()) if kernel else []
+        return {"state": self.summary(), "suspended": sorted(set(keys) - set(left)), "left": left}
+
+    def tick(self) -> None:
+        """What has to happen without the Console: what is over or not wanted goes out, what was lost comes back."""
+        state = self.state.read()
+        self.tombstones.heal()
+        self.journal.heal(state.seen)
+        with locked(self.apply_lock, 0.0) as lock:
+            if lock is not None:
+                self._tick(state)
+
+    def _tick(self, state: State) -> None:
+        ran = run(["wg", "show", self.name, "peers"])
+        link = link_index(self.name)
+        version = link, ran.stdout, stamp(self.state.path), len(self.tombstones.read()), self.journal.head()
+        now = self.clock.read().time
+        if ran.returncode == 0 and version == self.quiet[0] and now < self.quiet[1]:
+            return
+        if ran.returncode != 0:
+            self._revive()
+            return
+        if not state.generation:
+            remove_peers(self.name, [key for key in ran.stdout.split() if key in self.tombstones.read()])
+            return
+        self._enforce(state, link, set(ran.stdout.split()))
+        ends = [peer_of(line).expires_at for line in state.lines.values()]
+        self.quiet = version, min((end for end in ends if end and end > now), default=2**62)
+
+    def _enforce(self, state: State, link: int, running: set[str]) -> None:
+        """Brings the interface to the state, and writes down why it was not there."""
+        if self._is_new(link):
+            self.journal.add("restored", [None], "the interface is new")
+            self._load(state)
+            return
+        self.notice(running)
+        wanted = self.wanted(state.lines).keys()
+        extra, missing = sorted(running - wanted), wanted - running
+        if not extra and not missing:
+            self.remember(running)
+            return
+        why = {key: self._why_out(key, state) for key in extra}
+        self.settle(state, read_kernel(self.name))
+        for what in ("tombstoned", "expired", "unknown"):
+            self.journal.add(what, [key for key in extra if why[key] == what], "taken out")
+        if missing:
+            self.journal.add("restored", [None], "%d peers were gone" % len(missing))
+
+    def _why_out(self, key: str, state: State) -> str:
+        if key in self.tombstones.read():
+            return "tombstoned"
+        if key in self.dead():
+            return "suspended"
+        return "expired" if key in state.lines else "unknown"
+
+    def _is_new(self, link: int) -> bool:
+        """Whether the interface was made anew since we last looked."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return bool(json.loads(read_bytes(self.memory))[0] != link)
+        return False
+
+    def _revive(self) -> None:
+        """A missing interface is made by systemd, where it should be up; one that a person stopped stays down."""
+        unit = "wg-quick@%s.service" % self.name
+        if run(["systemctl", "is-active", unit]).stdout.strip() != "active":
+            raise Refused("kernel", "the interface is down, and no unit says that it should be up")
+        alarm("%s is gone; asking for %s" % (self.name, unit))
+        self.journal.add("restored", [None], "the interface was gone")
+        run(["systemctl", "restart", unit], seconds=90.0)
+
     def close(self) -> None:
         """Nothing passes the interface, in or out, until it is opened."""
         chain = '  chain %s { type filter hook %s priority -450; %sname "%s" drop; }\n'
@@ -1364,11 +1658,11 @@ def failure(refused: Refused) -> Json:
 
 
 def handler(node: Node, op: str, observe_only: bool) -> Callable[[Json], Json]:
-    looks = {"hello": node.hello, "observe": node.observe}
-    acts = {"revoke": node.revoke, "apply": node.apply}
+    looks = {"hello": node.hello, "observe": node.observe, "journal": node.journal_since}
+    acts = {"revoke": node.revoke, "apply": node.apply, "time": node.set_time}
     if observe_only and op in acts:
         raise Refused("observe_only", "this session may only look")
-    need(op in looks or op in acts, "op", "must be hello, observe, revoke or apply")
+    need(op in looks or op in acts, "op", "must be hello, observe, journal, revoke, apply or time")
     return looks.get(op) or acts[op]
 
 
@@ -1413,6 +1707,57 @@ def session(node: Node, observe_only: bool) -> int:
 # ---------------------------------------------------------------- command line
 
 
+def who() -> str:
+    """The person at the command line, as well as the machine knows."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return pwd.getpwuid(int(read_bytes("/proc/self/loginuid"))).pw_name
+    return os.environ.get("SUDO_USER", "root")
+
+
+def break_glass(node: Node, given: argparse.Namespace) -> Json:
+    """Revokes or suspends without the Console, which reads of it in the journal."""
+    if given.command == "suspend":
+        return node.suspend(given.keys, given.reason, who())
+    reply = node.revoke({"keys": [{"public_key": key, "reason": given.reason} for key in given.keys]})
+    node.journal.add("revoked", given.keys, given.reason, who())
+    return {**reply, "state": node.summary()}
+
+
+def ticked(node: Node) -> str:
+    """What went wrong in a tick; empty where nothing did."""
+    try:
+        node.tick()
+    except Refused as refused:
+        return refused.message
+    except Exception as error:
+        return defect(error)
+    return ""
+
+
+def interfaces(paths: Paths) -> list[str]:
+    """Those that this program has a state of."""
+    with contextlib.suppress(OSError):
+        names = os.listdir(paths.lib)
+        return sorted(name for name in names if os.path.exists("%s/%s/state" % (paths.lib, name)))
+    return []
+
+
+def daemon(paths: Paths) -> None:
+    """Ticks for every interface of this machine, until it is ended; that may be at any moment."""
+    nodes: dict[str, Node] = {}
+    said: dict[str, str] = {}
+    clock = Clock(paths)
+    while True:
+        troubles = {"clock": "a jump forward is held until the Console confirms it" if clock.keep().held else ""}
+        for name in interfaces(paths):
+            troubles[name] = ticked(nodes.setdefault(name, Node(name, paths)))
+        for name, trouble in troubles.items():
+            if trouble and said.get(name) != trouble:
+                alarm("%s: %s" % (name, trouble))
+        said = troubles
+        time.sleep(TICK)
+
+
 def execute(node: Node, given: argparse.Namespace) -> int:
     """Does one command; 0 when all of it held."""
     if given.command == "session":
@@ -1422,12 +1767,13 @@ def execute(node: Node, given: argparse.Namespace) -> int:
         return 0
     if given.command == "observe":
         reply = guarded(lambda: node.observe({"full": True}))
+    elif given.command == "tick":
+        reply = failure(Refused("kernel", trouble)) if (trouble := ticked(node)) else {"ok": True}
     else:
-        keys = [{"public_key": key, "reason": given.reason} for key in given.keys]
-        reply = guarded(lambda: node.revoke({"keys": keys}))
+        reply = guarded(lambda: break_glass(node, given))
     send(reply)
     receipts = reply.get("receipts", [])
-    held = all(row[part] for row in receipts for part in ("durable", "kernel", "disk"))
+    held = all(row[part] for row in receipts for part in ("durable", "kernel", "disk")) and not reply.get("left")
     return 0 if reply["ok"] and held else 1
 
 
@@ -1435,7 +1781,9 @@ BOOT: dict[str, Callable[[Node], None]] = {"load": Node.load, "close": Node.clos
 COMMANDS = {
     "session": "requests on standard input, answers on standard output",
     "revoke": "these keys never again, on this machine",
+    "suspend": "these peers out, until a person decides at the Console",
     "observe": "what runs",
+    "tick": "what the daemon does every 5 s, once",
     "load": "at boot: the state into the kernel",
     "close": "at boot: nothing passes until load",
     "seal": "before boot: peers out of IFACE.conf",
@@ -1451,14 +1799,18 @@ def parser() -> argparse.ArgumentParser:
     for command in made.values():
         command.add_argument("interface", metavar="IFACE", type=parse_interface_name)
     made["session"].add_argument("--observe", action="store_true", help="look only")
-    made["revoke"].add_argument("keys", metavar="KEY", nargs="+")
-    made["revoke"].add_argument("--reason", required=True)
+    for name in ("revoke", "suspend"):
+        made[name].add_argument("keys", metavar="KEY", nargs="+")
+        made[name].add_argument("--reason", required=True)
+    commands.add_parser("daemon", help="ticks for every interface, in the foreground")
     return top
 
 
 def main(words: Sequence[str]) -> int:
     os.umask(0o077)
     given = parser().parse_args(words)
+    if given.command == "daemon":
+        daemon(Paths())
     return execute(Node(given.interface, Paths()), given)
 
 

@@ -49,6 +49,7 @@ def make_whole(generation: int, peers: list[Json], **changes: Any) -> Json:
         "tombstones": [],
         "approved": False,
         "decided": [],
+        "journal_seen": 0,
         "interface": interface,
         "peers": peers,
     }
@@ -65,6 +66,7 @@ def make_delta(generation: int, before: list[Json], after: list[Json], **changes
         "tombstones": [],
         "approved": False,
         "decided": [],
+        "journal_seen": 0,
         "base": digest_of(before),
         "put": [peer for peer in after if peer not in before],
         "remove": [peer["public_key"] for peer in before if peer["public_key"] not in keys],

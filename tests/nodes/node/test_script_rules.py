@@ -12,7 +12,7 @@ import pytest
 
 from tests.nodes.node.machine import INSTALLER, SCRIPT
 
-LONGEST = {SCRIPT: 1500, INSTALLER: 400}
+LONGEST = {SCRIPT: 1800, INSTALLER: 400}
 TREES = {path: ast.parse(path.read_text(), feature_version=(3, 9)) for path in LONGEST}
 PYENV = sorted(Path("/root/.pyenv/versions").glob("3.*/bin/python3"))
 PYTHONS = [

@@ -179,7 +179,7 @@ def test_a_state_file_with_any_byte_changed_is_known_as_damaged() -> None:
     lines = {make_key(n): node.parse_peer(make_peer(n)).line for n in range(3)}
     interface = node.parse_interface(INTERFACE).line
     digest = digest_of([make_peer(n) for n in range(3)])
-    state = node.State(3, 7, digest, digest, interface, lines, "state")
+    state = node.State(3, 7, digest, digest, interface, lines, 5, "state")
     data = node.state_bytes(state)
     assert node.parse_state(data) == state
     for place in range(len(data)):
