@@ -1568,8 +1568,8 @@ class Node:
 
     def _tick(self, state: State) -> None:
         ran = run(["wg", "show", self.name, "peers"])
-        link = link_index(self.name)
-        version = link, ran.stdout, stamp(self.state.path), len(self.tombstones.read()), self.journal.head()
+        link, running = link_index(self.name), frozenset(ran.stdout.split())
+        version = link, running, stamp(self.state.path), len(self.tombstones.read()), self.journal.head()
         now = self.clock.read().time
         if ran.returncode == 0 and version == self.quiet[0] and now < self.quiet[1]:
             return
@@ -1577,13 +1577,13 @@ class Node:
             self._revive()
             return
         if not state.generation:
-            remove_peers(self.name, [key for key in ran.stdout.split() if key in self.tombstones.read()])
+            remove_peers(self.name, [key for key in running if key in self.tombstones.read()])
             return
-        self._enforce(state, link, set(ran.stdout.split()))
+        self._enforce(state, link, running)
         ends = [peer_of(line).expires_at for line in state.lines.values()]
         self.quiet = version, min((end for end in ends if end and end > now), default=2**62)
 
-    def _enforce(self, state: State, link: int, running: set[str]) -> None:
+    def _enforce(self, state: State, link: int, running: Set[str]) -> None:
         """Brings the interface to the state, and writes down why it was not there."""
         if self._is_new(link):
             self.journal.add("restored", [None], "the interface is new")
