@@ -3,7 +3,8 @@
 
 Python 3.9 or newer, standard library only, run as root. It is needed at enrolment alone and need not stay on the
 machine: what it knows of values, files and the kernel it takes from the muster-node that does.
-What it owns: IFACE.conf, a drop-in of wg-quick@IFACE, one line of authorized_keys, /etc/sudoers.d/muster.
+What it owns: IFACE.conf, a drop-in of wg-quick@IFACE, muster-node.service, one line of authorized_keys,
+/etc/sudoers.d/muster.
 """
 
 from __future__ import annotations
@@ -63,6 +64,49 @@ from nodes.script.muster_node import (
 )
 
 UNITS = "/etc/systemd/system"
+# What the daemon does needs the network's administration and its own two folders; the rest of root is taken away.
+DAEMON = """[Unit]
+Description=Keeps the peers of WireGuard interfaces as the Console says
+After=network.target
+
+[Service]
+ExecStart={program} daemon
+Restart=always
+RestartSec=5
+StateDirectory=muster
+StateDirectoryMode=0700
+RuntimeDirectory=muster
+RuntimeDirectoryMode=0700
+RuntimeDirectoryPreserve=yes
+UMask=0077
+CapabilityBoundingSet=CAP_NET_ADMIN
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RemoveIPC=yes
+RestrictAddressFamilies=AF_UNIX AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+IPAddressDeny=any
+
+[Install]
+WantedBy=multi-user.target
+"""
 SUDOERS = "/etc/sudoers.d/muster"
 SSH = "/etc/ssh"
 
@@ -220,6 +264,17 @@ def install_unit(node: Node) -> None:
     program, name = node.paths.program, node.name
     seal, load = "ExecStartPre=%s seal %s" % (program, name), "ExecReload=%s load %s" % (program, name)
     write_if_new(folder + "/muster.conf", "[Service]\n%s\nExecReload=\n%s\n" % (seal, load), 0o644)
+    write_if_new(UNITS + "/muster-node.service", DAEMON.format(program=program), 0o644)
+    enable("wg-quick@%s.service" % name, "/lib/systemd/system/wg-quick@.service")
+    enable("muster-node.service", UNITS + "/muster-node.service")
+
+
+def enable(unit: str, file: str) -> None:
+    """Has the unit started at boot."""
+    link = "%s/multi-user.target.wants/%s" % (UNITS, unit)
+    if not os.path.lexists(link):
+        make_folder(os.path.dirname(link), 0o755)
+        os.symlink(file, link)
 
 
 def install_access(node: Node, wish: Wish) -> None:
@@ -276,10 +331,6 @@ def write_authorized(node: Node, user: str, key: str, line: str | None) -> None:
 def start_interface(node: Node) -> str:
     """Opens the interface by wg-quick, through systemd where it runs; one that is up is only loaded."""
     unit = "wg-quick@%s.service" % node.name
-    link = "%s/multi-user.target.wants/%s" % (UNITS, unit)
-    if not os.path.lexists(link):
-        make_folder(os.path.dirname(link), 0o755)
-        os.symlink("/lib/systemd/system/wg-quick@.service", link)
     systemd = os.path.isdir("/run/systemd/system") and tool_there("systemctl")
     if systemd:
         run(["systemctl", "daemon-reload"], seconds=60.0)
@@ -290,6 +341,9 @@ def start_interface(node: Node) -> str:
         run(["systemctl", "start", unit] if systemd else ["wg-quick", "up", node.name], seconds=90.0)
     if read_kernel(node.name) is None:
         raise Refused("kernel", "wg-quick could not open the interface; is its port or one of its addresses taken?")
+    if systemd:
+        # Also where it runs: the program may be a newer one now.
+        run(["systemctl", "restart", "muster-node.service"], seconds=60.0)
     return "systemd" if systemd else "none"
 
 

@@ -13,11 +13,11 @@ import base64
 import contextlib
 import fcntl
 import functools
+import glob
 import hashlib
 import ipaddress
 import json
 import os
-import pwd
 import re
 import stat
 import subprocess
@@ -349,19 +349,22 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
     sync_folder(os.path.dirname(path))
 
 
-def append_lines(path: str, lines: Sequence[bytes]) -> None:
-    """Adds the lines and returns when they are on the disk; OSError when they may not be."""
+def append_lines(path: str, lines: Sequence[bytes]) -> bool:
+    """Adds the lines; whether they are on the disk for sure."""
     new = not os.path.exists(path)
-    make_folder(os.path.dirname(path))
-    with open(path, "a+b") as file:
-        os.fchmod(file.fileno(), 0o600)
-        size = file.tell()
-        torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
-        file.write((b"\n" if torn else b"") + b"".join(line + b"\n" for line in lines))
-        file.flush()
-        os.fsync(file.fileno())
-    if new:
-        sync_folder(os.path.dirname(path))
+    with contextlib.suppress(OSError):
+        make_folder(os.path.dirname(path))
+        with open(path, "a+b") as file:
+            os.fchmod(file.fileno(), 0o600)
+            size = file.tell()
+            torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
+            file.write((b"\n" if torn else b"") + b"".join(line + b"\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            sync_folder(os.path.dirname(path))
+        return True
+    return False
 
 
 def read_bytes(path: str, start: int = 0) -> bytes:
@@ -495,9 +498,7 @@ class Tombstones:
 
     def _write(self, file: TombstoneFile) -> bool:
         missing = [line for key, line in self.lines.items() if key not in file.keys]
-        try:
-            append_lines(file.path, missing)
-        except OSError:
+        if not append_lines(file.path, missing):
             return False
         file.refresh(self.lines)
         return len(file.keys) == len(self.lines)
@@ -574,6 +575,7 @@ class Clock:
 
 MAX_JOURNAL = 1024 * 1024
 FIRST = "0" * 64
+ENTRY = ("seq", "at", "what", "public_key", "detail", "by", "previous")
 
 
 class Journal:
@@ -592,12 +594,11 @@ class Journal:
         """Every entry that is kept, the oldest first; a torn line is none."""
         stamps = stamp(self.path), stamp(self.spare)
         if self.cached[0] != stamps:
-            entries = []
+            entries: list[Json] = []
             for path in (self.path, self.spare):
-                with contextlib.suppress(OSError):
-                    for line in read_bytes(path).split(b"\n"):
-                        with contextlib.suppress(Refused):
-                            entries.append(parse_json(line))
+                for line in read_text(path).split("\n"):
+                    with contextlib.suppress(Refused):
+                        entries.append(parse_entry(line.encode(), entries[-1]["seq"] if entries else 0))
             self.cached = stamps, entries
         return self.cached[1]
 
@@ -609,37 +610,35 @@ class Journal:
     def add(self, what: str, keys: Iterable[str | None], detail: str, by: str = "node") -> None:
         """One entry for each key (or for None)."""
         with locked(self.lock, 1.0):
-            last = (self.read() or [{"seq": 0}])[-1]
-            previous = entry_hash(last) if last["seq"] else FIRST
+            previous = entry_hash(self.read()[-1]) if self.read() else FIRST
             lines = []
-            for number, key in enumerate(keys, int(last["seq"]) + 1):
-                entry = {"seq": number, "at": int(time.time()), "what": what, "public_key": key}
-                entry.update(detail=detail, by=by, previous=previous)
+            for number, key in enumerate(keys, self.head() + 1):
+                entry = {"seq": number, "at": int(time.time()), "what": what, "public_key": key, "detail": detail}
+                entry.update(by=by, previous=previous)
                 previous = entry_hash(entry)
                 lines.append(canonical(entry).encode())
             # Once a line waits in the spare file, all that follow it do: the order is the chain.
-            if os.path.exists(self.spare) or not self._append(self.path, lines):
-                self._append(self.spare, lines)
+            if lines and (os.path.exists(self.spare) or not append_lines(self.path, lines)):
+                append_lines(self.spare, lines)
 
     def heal(self, seen: int) -> None:
         """Writes down what a full disk did not take; forgets what the Console has, once that is much."""
         with contextlib.suppress(OSError), locked(self.lock, 0.0) as lock:
             if lock is None:
                 return
-            if os.path.exists(self.spare) and self._append(self.path, read_bytes(self.spare).splitlines()):
+            if os.path.exists(self.spare) and append_lines(self.path, read_bytes(self.spare).splitlines()):
                 os.unlink(self.spare)
             if os.path.exists(self.path) and os.path.getsize(self.path) > MAX_JOURNAL:
                 *old, last = self.read()
                 kept = [entry for entry in old if entry["seq"] > seen] + [last]
                 write_atomic(self.path, b"".join(canonical(entry).encode() + b"\n" for entry in kept))
 
-    @staticmethod
-    def _append(path: str, lines: Sequence[bytes]) -> bool:
-        try:
-            append_lines(path, lines)
-        except OSError:
-            return False
-        return True
+
+def parse_entry(line: bytes, after: int) -> Json:
+    """An entry of the file; Refused where it is none, or one that was there already."""
+    entry = fields_of(parse_json(line), "entry", ENTRY)
+    parse_int(entry["seq"], "seq", low=after + 1)
+    return entry
 
 
 def entry_hash(entry: Json) -> str:
@@ -1140,14 +1139,12 @@ def parse_peers(value: object, field: str) -> dict[str, Peer]:
     return peers
 
 
-ENVELOPE = ("epoch", "generation", "digest", "tombstones", "approved", "decided", "journal_seen")
-
-
 def parse_push(body: Json, dry_run: bool) -> Push:
     """The push, strictly; a whole one has its digest and overlaps checked here."""
     whole = "base" not in body
     size = ("interface", "peers") if whole else ("base", "put", "remove")
-    fields_of(body, "apply", (*ENVELOPE, *size))
+    envelope = "epoch generation digest tombstones approved decided journal_seen".split()
+    fields_of(body, "apply", (*envelope, *size))
     put = parse_peers(body["peers" if whole else "put"], "peers" if whole else "put")
     remove = [] if whole else parse_keys(body["remove"], "remove")
     need(not any(key in put for key in remove), "remove", "a peer is both put and removed")
@@ -1281,14 +1278,18 @@ class Node:
 
         More than a push may take without approval is no decision on one peer: those come back.
         """
+        link, keys = self.recall()
+        wanted = self.wanted(self.state.read().lines) if link == link_index(self.name) else {}
+        gone = sorted(key for key in keys if key in wanted and key not in running)
+        if len(gone) * 10 <= max(50, len(wanted)) and (len(gone) < len(wanted) or len(wanted) == 1):
+            self.journal.add("suspended", gone, "taken out by hand")
+
+    def recall(self) -> tuple[int, list[str]]:
+        """The interface and its peers when we last looked; (0, []) for never."""
         with contextlib.suppress(OSError, ValueError, TypeError):
             link, keys = json.loads(read_bytes(self.memory))
-            if link != link_index(self.name):
-                return
-            wanted = self.wanted(self.state.read().lines)
-            gone = sorted(key for key in keys if key in wanted and key not in running)
-            if len(gone) * 10 <= max(50, len(wanted)) and (len(gone) < len(wanted) or len(wanted) == 1):
-                self.journal.add("suspended", gone, "taken out by hand")
+            return int(link), list(keys)
+        return 0, []
 
     def remember(self, running: Iterable[str]) -> None:
         """What runs now, for `notice`; the caller holds the apply lock."""
@@ -1317,9 +1318,8 @@ class Node:
             raise Refused("kernel", "the interface is down; start it by wg-quick, then push again")
         wanted = self.wanted(state.lines)
         plan = plan_kernel(kernel.peers, wanted)
-        # Between here and the end nobody may take what we did not do yet for what somebody undid.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.memory)
+        # Until the end nobody may take what we did not do yet for what somebody undid.
+        self.remember(())
         # Removals first, so that an address is free before another peer gets it.
         good = remove_peers(self.name, plan.removed)
         for batch in groups([*plan.updated, *plan.added], 100):
@@ -1369,7 +1369,6 @@ class Node:
             "protocol": PROTOCOL,
             "python": "%d.%d.%d" % sys.version_info[:3],
             "boot_id": read_text(self.paths.proc + "/kernel/random/boot_id").strip(),
-            "has_kernel_module": os.path.isdir("/sys/module/wireguard"),
         }
         return {"state": self.summary(), "node": about}
 
@@ -1571,10 +1570,10 @@ class Node:
         link, running = link_index(self.name), frozenset(ran.stdout.split())
         version = link, running, stamp(self.state.path), len(self.tombstones.read()), self.journal.head()
         now = self.clock.read().time
-        if ran.returncode == 0 and version == self.quiet[0] and now < self.quiet[1]:
-            return
         if ran.returncode != 0:
             self._revive()
+            return
+        if version == self.quiet[0] and now < self.quiet[1]:
             return
         if not state.generation:
             remove_peers(self.name, [key for key in running if key in self.tombstones.read()])
@@ -1585,7 +1584,7 @@ class Node:
 
     def _enforce(self, state: State, link: int, running: Set[str]) -> None:
         """Brings the interface to the state, and writes down why it was not there."""
-        if self._is_new(link):
+        if self.recall()[0] not in (0, link):
             self.journal.add("restored", [None], "the interface is new")
             self._load(state)
             return
@@ -1603,17 +1602,8 @@ class Node:
             self.journal.add("restored", [None], "%d peers were gone" % len(missing))
 
     def _why_out(self, key: str, state: State) -> str:
-        if key in self.tombstones.read():
-            return "tombstoned"
-        if key in self.dead():
-            return "suspended"
-        return "expired" if key in state.lines else "unknown"
-
-    def _is_new(self, link: int) -> bool:
-        """Whether the interface was made anew since we last looked."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            return bool(json.loads(read_bytes(self.memory))[0] != link)
-        return False
+        known = "expired" if key in state.lines else "unknown"
+        return "tombstoned" if key in self.tombstones.read() else "suspended" if key in self.dead() else known
 
     def _revive(self) -> None:
         """A missing interface is made by systemd, where it should be up; one that a person stopped stays down."""
@@ -1707,19 +1697,13 @@ def session(node: Node, observe_only: bool) -> int:
 # ---------------------------------------------------------------- command line
 
 
-def who() -> str:
-    """The person at the command line, as well as the machine knows."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        return pwd.getpwuid(int(read_bytes("/proc/self/loginuid"))).pw_name
-    return os.environ.get("SUDO_USER", "root")
-
-
 def break_glass(node: Node, given: argparse.Namespace) -> Json:
     """Revokes or suspends without the Console, which reads of it in the journal."""
+    by = os.environ.get("SUDO_USER", "root")
     if given.command == "suspend":
-        return node.suspend(given.keys, given.reason, who())
+        return node.suspend(given.keys, given.reason, by)
     reply = node.revoke({"keys": [{"public_key": key, "reason": given.reason} for key in given.keys]})
-    node.journal.add("revoked", given.keys, given.reason, who())
+    node.journal.add("revoked", given.keys, given.reason, by)
     return {**reply, "state": node.summary()}
 
 
@@ -1736,10 +1720,7 @@ def ticked(node: Node) -> str:
 
 def interfaces(paths: Paths) -> list[str]:
     """Those that this program has a state of."""
-    with contextlib.suppress(OSError):
-        names = os.listdir(paths.lib)
-        return sorted(name for name in names if os.path.exists("%s/%s/state" % (paths.lib, name)))
-    return []
+    return sorted(path.split("/")[-2] for path in glob.glob(paths.lib + "/*/state"))
 
 
 def daemon(paths: Paths) -> None:

@@ -158,6 +158,6 @@ def test_the_daemon_ticks_until_it_is_ended(machine: Machine, session: Session) 
         machine.sh(f"timeout 30 sh -c 'while wg show wg0 peers | grep -q {make_key(90)}; do sleep 0.1; done'")
         assert daemon.poll() is None
     finally:
-        machine.sh("pkill -f '[m]uster-node daemon'")
+        machine.sh("pkill -f '[ ]daemon$'")
         daemon.communicate()
     assert digest_of(PEERS) == session.ask("hello")["state"]["digest"]
