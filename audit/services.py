@@ -3,6 +3,7 @@
 import contextlib
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from auditlog.context import disable_auditlog
@@ -18,7 +19,8 @@ Changes = Mapping[str, list[str]]
 
 
 class Actor(Protocol):
-    """Who acts: a signed-in User, or SYSTEM where the Console itself carries out what was decided before."""
+    """Who acts: a signed-in User, SYSTEM where the Console itself carries out what was decided before, or somebody
+    AtMachine, who has acted already and asks for nothing."""
 
     @property
     def pk(self) -> object: ...
@@ -34,6 +36,17 @@ class System:
 
 
 SYSTEM = System()
+
+
+@dataclass(frozen=True)
+class AtMachine:
+    """Whoever acted at a server itself, by the name that its node gave. No User: no service lets one operate."""
+
+    name: str
+    pk = None
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Unrecorded(Exception):

@@ -33,3 +33,7 @@ class Verb(StrEnum):
     PUSH_APPROVE = "push.approve"
     DRIFT_SEEN = "drift.seen"
     IDENTITY_CHANGED = "server.identity_changed"
+    JOURNAL_ENTRY = "journal.entry"
+    JOURNAL_BROKEN = "journal.broken"
+    REVIEW_ADD = "review.add"
+    REVIEW_DECIDE = "review.decide"

@@ -10,6 +10,7 @@ class Type(StrEnum):
     REACHABLE = "Reachable"
     IN_SYNC = "InSync"
     HELD = "Held"
+    INTACT = "Intact"
 
 
 @dataclass(frozen=True)

@@ -263,6 +263,8 @@ class ServerStatus(models.Model):
     next_attempt_at = models.DateTimeField(null=True)
     tombstone_cursor = models.PositiveBigIntegerField(default=0)
     node_version = models.CharField(max_length=20, blank=True, default="")
+    journal_seen = models.PositiveBigIntegerField(default=0, help_text="The last entry read of the node's journal.")
+    journal_hash = models.CharField(max_length=64, blank=True, default="", help_text="The SHA-256 of that entry.")
 
     class Meta:
         verbose_name_plural = "server statuses"

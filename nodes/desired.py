@@ -1,4 +1,4 @@
-"""The one place that reads the database for rendering. The generation is read first, then the rows."""
+"""The one place that reads the database for rendering. Generation and journal are read first, then the rows."""
 
 from collections import defaultdict
 from collections.abc import Collection
@@ -9,13 +9,14 @@ from django.db.models import Exists, OuterRef
 from fleet.models import Server
 from fleet.pools import from_hex, gateway
 from fleet.sealing import Keyring, Place
+from nodes.models import ReviewItem
 from nodes.state import Content, Desired, InterfaceState, PeerState, Removal
 from peers.models import Peer, Receipt, Tombstone
 
 
 def desired_state(server_id: int) -> Desired:
     """Raises Server.DoesNotExist, and SealBroken where a preshared key was tampered with (nothing is pushed then)."""
-    server = Server.objects.get(pk=server_id)
+    server = Server.objects.select_related("status").get(pk=server_id)
     return Desired(
         server_id=server.pk,
         epoch=server.epoch,
@@ -23,6 +24,7 @@ def desired_state(server_id: int) -> Desired:
         content=Content(interface_state(server), _peers(server.pk)),
         removals=_removals(server.pk),
         is_observe_only=server.is_observe_only,
+        journal_seen=server.status.journal_seen,
     )
 
 
@@ -34,7 +36,8 @@ def interface_state(server: Server) -> InterfaceState:
 def _peers(server_id: int) -> dict[str, PeerState]:
     keyring = Keyring.read(settings.KEYRING_PEERS)
     dead = Tombstone.objects.filter(public_key=OuterRef("device__public_key"))
-    rows = Peer.objects.filter(~Exists(dead), server=server_id, ended_at=None, device__revoked_at=None)
+    shut = ReviewItem.objects.filter(peer=OuterRef("pk"), decided_at=None)
+    rows = Peer.objects.filter(~Exists(dead), ~Exists(shut), server=server_id, ended_at=None, device__revoked_at=None)
     columns = ("id", "device__public_key", "preshared_key", "ipv4__first", "ipv6__first", "expires_at")
     found = {}
     for pk, key, sealed, four, six, expires_at in rows.values_list(*columns):

@@ -1,5 +1,6 @@
 """Due servers of a shard: revocations first, to all at once, written down in groups as the answers come."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from fleet.models import Server
-from nodes import observe, status
+from nodes import journal, observe, status
 from nodes.crew import Crew
 from nodes.desired import keys_to_kill
 from nodes.faults import TransportError
@@ -186,15 +187,28 @@ def _poll_soon(server_id: int, crew: Crew) -> "list[Future[None]]":
 def _observe(server_id: int, crew: Crew) -> Outcome:
     session = session_to(server_id, crew.pool)
     try:
-        _hand_over_tombstones(server_id, session, crew)
-        answer = session.ask("observe", timeout=OBSERVE_TIMEOUT, full=False)
+        return _look(server_id, session, crew)
     except TransportError:
         crew.pool.drop(server_id)
         raise
+
+
+def _look(server_id: int, session: Session, crew: Crew) -> Outcome:
+    _hand_over_tombstones(server_id, session, crew)
+    _tell_time(server_id, session)
+    answer = session.ask("observe", timeout=OBSERVE_TIMEOUT, full=False)
     seen = observe.peers(answer.body, 100_000)
     state = observe.node_state(answer.body)
     status.record_observation(server_id, state, seen, observe.drift(answer.body), observe.node_version(session.about))
+    if state.journal != journal.head_seen(server_id):
+        journal.catch_up(server_id, session)
     return Outcome("observed", f"{len(seen)} peers changed")
+
+
+def _tell_time(server_id: int, session: Session) -> None:
+    """A node whose clock jumped waits for this; one that is only looked at takes no word of ours."""
+    if not Server.objects.get(pk=server_id).is_observe_only:
+        session.ask("time", timeout=OBSERVE_TIMEOUT, now=int(time.time()))
 
 
 def _hand_over_tombstones(server_id: int, session: Session, crew: Crew) -> None:

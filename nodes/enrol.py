@@ -10,7 +10,7 @@ from django.utils import timezone
 from audit.services import SYSTEM, act
 from audit.verbs import Verb
 from fleet.changes import mark_changed
-from fleet.models import Server, ServerStatus
+from fleet.models import Server
 from fleet.sealing import SealBroken, open_box
 from nodes import render
 from nodes.bootstrap import InstallResult, Login, install_node
@@ -19,6 +19,7 @@ from nodes.faults import TransportError
 from nodes.models import BootstrapLogin, Credential, Enrolment
 from nodes.pool import SessionPool
 from nodes.services import login_place
+from nodes.status import forget_machine
 from nodes.targets import NotReady, jump_of, keep, new_credential, way_in
 from peers.keys import BadKey, parse_public_key
 from peers.models import Device
@@ -97,13 +98,11 @@ def _accept(enrolment: Enrolment, result: InstallResult, credential: Credential)
         lock_keys([public_key])
         _refuse_taken_key(server, public_key)
         keep(credential)
+        is_another = server.public_key != public_key
         server.public_key, server.host_key = public_key, result.host_key
         server.ssh_public_key, server.enrolled_at = credential.public_key, timezone.now()
         server.save(update_fields=["public_key", "host_key", "ssh_public_key", "enrolled_at"])
-        # A machine that was set up anew holds nothing of what was confirmed before.
-        ServerStatus.objects.filter(server=server).update(
-            observed_generation=0, observed_epoch=0, observed_digest="", tombstone_cursor=0
-        )
+        forget_machine(server.pk, is_another=is_another)
         mark_changed([server.pk])
         changes = {"public_key": ["", public_key], "host_key": ["", result.host_key]}
         this.on(server, changes=changes, environment=server.environment.name)

@@ -1,14 +1,15 @@
-"""What the workers keep: login keys, enrolments, leases, attempts, plans, and pushes that the brake holds."""
+"""What the workers keep: login keys, enrolments, leases, attempts, plans, and what waits for a person."""
 
 import uuid
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 from fleet import fields
 from fleet.models import Bastion, Server
+from peers.models import Peer
 
 
 class Credential(models.Model):
@@ -159,3 +160,37 @@ class HeldPush(models.Model):
 
     def __str__(self) -> str:
         return f"{self.removals} of {self.held} peers of {self.server}"
+
+
+class ReviewItem(models.Model):
+    """A peer that was shut at its machine. It stays out until a person decides."""
+
+    class Decision(models.TextChoices):
+        RESUME = "resume"
+        REVOKE = "revoke"
+
+    server = models.ForeignKey(Server, models.CASCADE, related_name="reviews")
+    peer = models.ForeignKey(Peer, models.PROTECT, related_name="reviews")
+    entry = models.CharField(max_length=64, editable=False, help_text="The hash of the journal's entry.")
+    what = models.CharField(max_length=40)
+    detail = models.CharField(max_length=500)
+    by = models.CharField(max_length=100, help_text="Who, as the machine knows.")
+    at = models.DateTimeField(help_text="When, by the machine's clock.")
+    seen_at = models.DateTimeField(default=timezone.now, editable=False)
+    decided_at = models.DateTimeField(null=True, blank=True)
+    decided_by = models.CharField(max_length=254, blank=True, default="")
+    decision = models.CharField(max_length=6, choices=Decision, blank=True, default="")
+    reason = models.CharField(max_length=500, blank=True, default="", validators=[fields.one_line])
+
+    class Meta:
+        ordering = [F("decided_at").asc(nulls_first=True), "-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["peer"], condition=Q(decided_at=None), name="nodes_review_open_once"),
+            models.CheckConstraint(
+                condition=Q(decided_at=None, decision="") | (Q(decided_at__isnull=False) & ~Q(decision="")),
+                name="nodes_review_decision_named",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.peer)

@@ -1,10 +1,17 @@
 """A node's answers to frozen values; pure and strict, since a node may be compromised."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from peers.keys import BadKey, parse_public_key
+
 DRIFT_LIMIT = 1000
 TEXT_LIMIT = 300
+JOURNAL_LIMIT = 1000
+REASON_LIMIT = 500
+ENTRY_FIELDS = {"seq", "at", "what", "public_key", "detail", "by", "previous"}
 
 
 class Nonsense(ValueError):
@@ -13,12 +20,14 @@ class Nonsense(ValueError):
 
 @dataclass(frozen=True)
 class NodeState:
-    """What the node says it holds. `digest` is that of its content now, `pushed_digest` that of the last push."""
+    """What the node says it holds. `digest` is that of its content now, `pushed_digest` that of the last push,
+    `journal` the number of its journal's last entry."""
 
     epoch: int
     generation: int
     digest: str
     pushed_digest: str
+    journal: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,21 @@ class DriftSeen:
     public_key: str
     what: str
     detail: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a node's journal; `at` in seconds since 1970. `hash` is its own, which the next one names as
+    `previous`. A key that is none is left out."""
+
+    seq: int
+    at: int
+    what: str
+    public_key: str | None
+    detail: str
+    by: str
+    previous: str
+    hash: str
 
 
 def number(body: Mapping[str, object], name: str, high: int = 2**62) -> int:
@@ -88,6 +112,7 @@ def node_state(body: Mapping[str, object]) -> NodeState:
         number(state, "generation"),
         text(state.get("digest"), 64),
         text(state.get("pushed_digest"), 64),
+        number(state, "journal"),
     )
 
 
@@ -138,3 +163,36 @@ def drift(body: Mapping[str, object]) -> list[DriftSeen]:
     return [
         DriftSeen(text(row.get("public_key"), 44), text(row.get("what"), 40), text(row.get("detail"))) for row in found
     ]
+
+
+def journal(body: Mapping[str, object]) -> list[Entry]:
+    return [_entry(mapping(row)) for row in rows(body, "entries", JOURNAL_LIMIT)]
+
+
+def _entry(row: Mapping[str, object]) -> Entry:
+    if row.keys() != ENTRY_FIELDS:
+        raise Nonsense("an entry of the journal does not have the fields of one")
+    seq, at = number(row, "seq"), number(row, "at", 2**33)
+    return Entry(
+        seq,
+        at,
+        text(row["what"], 40),
+        _key(text(row["public_key"])),
+        text(row["detail"], REASON_LIMIT),
+        text(row["by"], 100),
+        text(row["previous"], 64),
+        _hash_of(row),
+    )
+
+
+def _key(value: str) -> str | None:
+    try:
+        return parse_public_key(value)
+    except BadKey:
+        return None
+
+
+def _hash_of(row: Mapping[str, object]) -> str:
+    """Of the entry as it came: its values are numbers and texts, so this is the node's own canonical text."""
+    canonical = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -21,13 +21,15 @@ class Base:
 
 @dataclass(eq=False)
 class Session:
-    """A server's open connection; the revoke lane is for one thread at a time. `about` is the node's own hello."""
+    """A server's open connection; the revoke lane is for one thread at a time. `about` is the node's own hello,
+    `has_caught_up` whether its journal was read to the end since."""
 
     connection: Connection
     work: Lane
     revoke: Lane
     about: Mapping[str, object]
     base: Base | None = None
+    has_caught_up: bool = False
     _asking: threading.Lock = field(default_factory=threading.Lock)
 
     def ask(self, op: str, *, timeout: float, **fields: object) -> Answer:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fleet.models import Server, ServerStatus
 from fleet.sealing import SealBroken
-from nodes import brake, observe, render, status
+from nodes import brake, journal, observe, render, status
 from nodes.desired import desired_state
 from nodes.faults import NodeRefused, TransportError
 from nodes.lanes import Answer
@@ -22,11 +22,13 @@ DELTA_TIMEOUT = 2.0
 WHOLE_TIMEOUT = 12.0
 CHANGES = ("added", "removed", "updated")
 NO_PLAN = Plan()
+READ = "read"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one attempt ended; `result` is a value of Run.Outcome, "busy" where another has the server, or "watched"."""
+    """How one attempt ended; `result` is a value of Run.Outcome, "busy" where another has the server, "watched",
+    or "read" where its journal had to be read first: what is wanted may be another now."""
 
     result: str
     detail: str = ""
@@ -38,14 +40,23 @@ def reconcile(server_id: int, pool: SessionPool) -> Outcome:
     with lease(server_id) as is_ours:
         if not is_ours:
             return Outcome("busy", "another worker has this server")
-        began = time.monotonic()
-        try:
-            desired = desired_state(server_id)
-        except SealBroken as error:
-            return record_fault(server_id, error)
-        if desired.is_observe_only:
-            return Outcome("watched", "the Console looks at this server and changes nothing there")
-        outcome = told(server_id, lambda: _push(desired, pool))
+        outcome = _attempt(server_id, pool)
+        # What was in the journal before this session, and what came into it under the push.
+        for _ in range(2):
+            outcome = _attempt(server_id, pool) if outcome.result == READ else outcome
+    return outcome
+
+
+def _attempt(server_id: int, pool: SessionPool) -> Outcome:
+    began = time.monotonic()
+    try:
+        desired = desired_state(server_id)
+    except SealBroken as error:
+        return record_fault(server_id, error)
+    if desired.is_observe_only:
+        return Outcome("watched", "the Console looks at this server and changes nothing there")
+    outcome = told(server_id, lambda: _push(desired, pool))
+    if outcome.result != READ:
         _write_run(desired, outcome, time.monotonic() - began)
     return outcome
 
@@ -78,15 +89,24 @@ def _push(desired: Desired, pool: SessionPool) -> Outcome:
         return Outcome(Run.Outcome.HELD, held)
     session = session_to(desired.server_id, pool)
     try:
+        if _is_behind(desired, session) and journal.catch_up(desired.server_id, session):
+            return Outcome(READ)
         answer = _apply(desired, session)
     except NodeRefused as error:
-        if error.code != "brake":
-            raise
-        return _held_by_node(desired, error)
+        if error.code == "brake":
+            return _held_by_node(desired, error)
+        if error.code == "conflict" and journal.catch_up(desired.server_id, session):
+            return Outcome(READ)
+        raise
     except TransportError:
         pool.drop(desired.server_id)
         raise
     return _applied(desired, session, answer)
+
+
+def _is_behind(desired: Desired, session: Session) -> bool:
+    """Before a session's first push: whether its journal goes on, or was set back, behind what was read of it."""
+    return not session.has_caught_up and observe.node_state(session.about).journal != desired.journal_seen
 
 
 def _apply(desired: Desired, session: Session) -> Answer:
@@ -121,6 +141,7 @@ def _envelope(desired: Desired, tombstones: Batch) -> dict[str, object]:
         "tombstones": tombstones.keys,
         "decided": sorted({removal.public_key for removal in desired.removals} - set(desired.content.peers)),
         "approved": _is_approved_by_hand(desired),
+        "journal_seen": desired.journal_seen,
     }
 
 

@@ -45,7 +45,8 @@ class Removal:
 
 @dataclass(frozen=True)
 class Desired:
-    """What the Console wants on one server, read at one generation (the generation first, then the rows)."""
+    """What the Console wants on one server, read at one generation (the generation first, then the rows).
+    `journal_seen` is how far its journal was read then: the rows know of all that stands there."""
 
     server_id: int
     epoch: int
@@ -53,6 +54,7 @@ class Desired:
     content: Content
     removals: tuple[Removal, ...]
     is_observe_only: bool = False
+    journal_seen: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from audit.verbs import Verb
 from fleet import conditions
 from fleet.conditions import Type
 from fleet.models import Server, ServerStatus
+from nodes.chain import Cursor
 from nodes.observe import DriftSeen, NodeState, PeerSeen, ReceiptSeen
 from nodes.state import Desired
 from peers.models import Peer, PeerStatus, Receipt, Revocation
@@ -166,6 +167,32 @@ def record_failure(server_id: int, *, reason: str, message: str, is_reachable: b
         status.save(update_fields=["failures", "next_attempt_at", "conditions"])
     if reason == "HostKeyMismatch" and (was is None or was.reason != reason):
         record_alone(Verb.IDENTITY_CHANGED, Server.objects.get(pk=server_id), reason=message)
+
+
+def move_journal(server_id: int, kept: Cursor, cursor: Cursor) -> bool:
+    """Whether it still stood at `kept`: who reads a journal first writes it down."""
+    rows = ServerStatus.objects.filter(server=server_id, journal_seen=kept.seq, journal_hash=kept.hash)
+    return bool(rows.update(journal_seen=cursor.seq, journal_hash=cursor.hash))
+
+
+def record_broken_journal(server: Server, message: str) -> None:
+    """Inside the caller's transaction; it stays so until the machine is enrolled again."""
+    status = _lock(server.pk)
+    advice = f"The journal is broken: {message} Look at the machine, then enrol it again."
+    _set(status, Type.INTACT, status=False, reason="JournalBroken", message=advice, now=timezone.now())
+    status.save(update_fields=["conditions"])
+    record_alone(Verb.JOURNAL_BROKEN, server, reason=message, environment=server.environment.name)
+
+
+def forget_machine(server_id: int, *, is_another: bool) -> None:
+    """A machine that was set up anew holds nothing of what was confirmed before; another one has another journal."""
+    status = _lock(server_id)
+    status.observed_epoch = status.observed_generation = status.tombstone_cursor = 0
+    status.observed_digest = ""
+    status.conditions = {name: found for name, found in status.conditions.items() if name != Type.INTACT}
+    if is_another:
+        status.journal_seen, status.journal_hash = 0, ""
+    status.save()
 
 
 def note_digest(server_id: int, digest: str) -> None:

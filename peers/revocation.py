@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.utils import timezone
 
-from audit.services import Act, Actor, act
+from audit.services import Act, Actor, AtMachine, act
 from audit.verbs import Verb
 from fleet.access import require_operator
 from fleet.changes import DRAIN_REVOCATIONS, hint, lock_servers, raise_generation
@@ -39,15 +40,35 @@ def revoke_key(*, actor: Actor, public_key: str, reason: str) -> Revocation:
         parse_public_key(public_key)
     except BadKey as error:
         raise ValidationError({"public_key": str(error)}) from None
+    label, person = _owner(public_key)
+    return _revoke(actor, [public_key], label, person, reason)
+
+
+def spread_revocation(*, actor: AtMachine, server: Server, public_key: str, reason: str) -> Revocation | None:
+    """What somebody revoked at one server holds everywhere; None where the key was dead already. Nobody is asked for
+    a role: it is done there, and the key never comes back."""
+    with transaction.atomic():
+        lock_keys([public_key])
+        if Tombstone.objects.filter(public_key=public_key).exists():
+            return None
+        label, person = _owner(public_key)
+        row = Revocation(label=label, person=person, reason=reason, revoked_by=f"{actor} at {server.name}"[:254])
+        return _carry_out(actor, row, [public_key])
+
+
+def _owner(public_key: str) -> tuple[str, Person | None]:
     device = Device.objects.filter(public_key=public_key).select_related("person").first()
-    label = str(device) if device else f"key {public_key}"
-    return _revoke(actor, [public_key], label, device.person if device else None, reason)
+    return (str(device), device.person) if device else (f"key {public_key}", None)
 
 
 def _revoke(actor: Actor, keys: list[str], label: str, person: Person | None, reason: str) -> Revocation:
     require_operator(actor, *_environments(keys))
     row = Revocation(label=label, person=person, reason=reason, revoked_by=str(actor))
-    with act(Verb.REVOKE, actor=actor, reason=reason) as this:
+    return _carry_out(actor, row, keys)
+
+
+def _carry_out(actor: Actor, row: Revocation, keys: list[str]) -> Revocation:
+    with act(Verb.REVOKE, actor=actor, reason=row.reason) as this:
         row.full_clean()
         lock_keys(keys)
         _refuse_revoked(keys)

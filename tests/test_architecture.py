@@ -18,6 +18,7 @@ PURE = (
     "fleet/pools.py",
     "fleet/sealing.py",
     "nodes/bootstrap.py",
+    "nodes/chain.py",
     "nodes/faults.py",
     "nodes/hostkeys.py",
     "nodes/lanes.py",

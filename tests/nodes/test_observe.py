@@ -16,7 +16,16 @@ json_values = st.recursive(
 )
 names = st.sampled_from(["state", "receipts", "peers", "drift", "epoch", "generation", "found", "public_key", "x"])
 bodies = st.dictionaries(names, json_values | st.dictionaries(names, json_values, max_size=4), max_size=6)
-STATE = {"epoch": 1, "generation": 7, "digest": "d", "pushed_digest": None, "peers": 3, "tombstones": 0, "now": 1}
+STATE = {
+    "epoch": 1,
+    "generation": 7,
+    "digest": "d",
+    "pushed_digest": None,
+    "peers": 3,
+    "tombstones": 0,
+    "journal": 4,
+    "now": 1,
+}
 RECEIPT = {"public_key": "k", "durable": True, "kernel": True, "disk": False, "found": ["/etc/x"]}
 
 
@@ -60,7 +69,7 @@ def test_whatever_a_node_sends_is_read_or_refused(
 def test_a_state_with_one_wrong_value_is_nonsense(state: object) -> None:
     with pytest.raises(Nonsense):
         observe.node_state({"state": state})
-    assert observe.node_state({"state": STATE}) == NodeState(1, 7, "d", "")
+    assert observe.node_state({"state": STATE}) == NodeState(1, 7, "d", "", 4)
 
 
 @pytest.mark.parametrize(

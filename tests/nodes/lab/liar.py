@@ -16,7 +16,7 @@ NASTY = "\x1b[2J\x1b]0;owned\x07<script>alert(1)</script>{{7*7}}"
 
 def state(generation: int = 1) -> Json:
     body = {"epoch": 1, "generation": generation, "digest": "0" * 64, "pushed_digest": "0" * 64}
-    return {**body, "peers": 1, "tombstones": 0, "now": 0}
+    return {**body, "peers": 1, "tombstones": 0, "journal": 0, "now": 0}
 
 
 def receipt(key: str) -> Json:

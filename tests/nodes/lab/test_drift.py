@@ -9,6 +9,7 @@ from audit.models import Event
 from fleet import conditions
 from fleet.conditions import Type
 from fleet.models import Environment, Server, ServerStatus
+from nodes.models import ReviewItem
 from peers.client_config import ClientConfig
 from peers.models import Device, Peer
 from peers.selectors import config_of
@@ -40,9 +41,7 @@ def in_sync(server: Server) -> tuple[bool, str, str]:
     return found.status, found.reason, found.message
 
 
-@pytest.mark.parametrize(
-    ("change", "what"), [(other_address, "allowed_ips"), (removed, "missing"), (unknown_added, "unknown")]
-)
+@pytest.mark.parametrize(("change", "what"), [(other_address, "allowed_ips"), (unknown_added, "unknown")])
 def test_a_peer_changed_by_hand_is_seen_once_and_repaired_while_others_lose_nothing(
     lab: Lab, staging: Environment, change: Change, what: str
 ) -> None:
@@ -78,6 +77,27 @@ def test_a_peer_changed_by_hand_is_seen_once_and_repaired_while_others_lose_noth
         change(machine, device)
         muster.poll()
         assert Event.objects.filter(verb="drift.seen").count() == 2
+
+
+def test_a_peer_removed_by_hand_is_seen_and_not_put_back_behind_anybodys_back(lab: Lab, staging: Environment) -> None:
+    """E10"""
+    machine = lab.add_server()
+    with console(lab) as muster:
+        row = enrolled(muster, machine, staging)
+        _, device, _ = joined(muster, lab, row, "Dora")
+        bystander, other, _ = joined(muster, lab, row, "Ben")
+        stream = bystander.stream("10.1.0.1")
+        began = stream.wait_for_reply(5)
+        removed(machine, device)
+        muster.poll()
+        assert in_sync(row) == (False, "Drifted", "1 difference(s) remain on the server: missing.")
+        muster.push()
+        assert in_sync(row) == (True, "InSync", "")
+        item = ReviewItem.objects.get()
+        assert (item.peer.device, item.by, item.decided_at) == (device, "node", None)
+        assert held_keys(machine) == {other.public_key}
+        done = stream.wait_for_reply(5, after=began)
+        assert stream.lost(since=began, until=done) == 0
 
 
 def test_what_is_kept_of_a_servers_answers_holds_no_secret(lab: Lab, staging: Environment) -> None:

@@ -1,0 +1,61 @@
+"""Peers that were shut at their machine: they stay out until a person decides."""
+
+import datetime as dt
+
+from django.core.exceptions import ValidationError
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from audit.services import Actor, AtMachine, act
+from audit.verbs import Verb
+from fleet.access import require_operator
+from fleet.changes import mark_changed
+from fleet.models import Server
+from nodes.models import ReviewItem
+from nodes.observe import Entry
+from peers.models import Peer
+from peers.revocation import revoke_devices
+
+
+def open_reviews() -> QuerySet[ReviewItem]:
+    """Those that wait for a person; a peer that ended needs none any more."""
+    return ReviewItem.objects.filter(decided_at=None, peer__ended_at=None)
+
+
+def open_review(*, actor: AtMachine, server: Server, entry: Entry, reason: str) -> ReviewItem | None:
+    """None where the key has no live peer there, one waits already, or this entry was read before."""
+    peer = Peer.objects.filter(server=server, ended_at=None, device__public_key=entry.public_key).first()
+    if peer is None or peer.reviews.filter(Q(decided_at=None) | Q(entry=entry.hash)).exists():
+        return None
+    item = ReviewItem(server=server, peer=peer, entry=entry.hash, what=entry.what, detail=reason, by=str(actor))
+    item.at = dt.datetime.fromtimestamp(entry.at, dt.UTC)
+    with act(Verb.REVIEW_ADD, actor=actor, reason=reason) as this:
+        item.save(force_insert=True)
+        this.on(item, changes={entry.what: ["", str(peer)]}, environment=server.environment.name)
+        mark_changed([server.pk])
+    return item
+
+
+def decide_review(*, actor: Actor, item: ReviewItem, decision: str, reason: str) -> ReviewItem:
+    """`resume`: the peer is wanted again. `revoke`: its key is dead, everywhere and for ever."""
+    require_operator(actor, item.server.environment)
+    if decision not in ReviewItem.Decision.values:
+        raise ValidationError({"decision": "Decide to resume or to revoke."})
+    if not reason.strip():
+        raise ValidationError({"reason": "Say why: the ledger keeps it."})
+    with act(Verb.REVIEW_DECIDE, actor=actor, reason=reason) as this:
+        item.decided_at, item.decided_by = timezone.now(), str(actor)
+        item.decision, item.reason = decision, reason
+        item.clean_fields()
+        if (
+            not open_reviews()
+            .filter(pk=item.pk)
+            .update(decided_at=item.decided_at, decided_by=item.decided_by, decision=decision, reason=reason)
+        ):
+            raise ValidationError("Somebody decided this already, or the peer ended.", code="taken")
+        this.on(item, changes={"decision": ["", decision]}, environment=item.server.environment.name)
+        if decision == ReviewItem.Decision.REVOKE:
+            revoke_devices(actor=actor, devices=[item.peer.device], reason=reason)
+        else:
+            mark_changed([item.server_id])
+    return item
