@@ -5,7 +5,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.routers import DefaultRouter
 
 from fleet.api import BastionViewSet, EnvironmentViewSet, ScopedEventViewSet
-from nodes.api import EnrolmentViewSet, HoldViewSet, NodeServerViewSet, PlanRequestViewSet
+from nodes.api import EnrolmentViewSet, HoldViewSet, NodeServerViewSet, PlanRequestViewSet, ReviewItemViewSet
 from peers.api import DeviceViewSet, GrantViewSet, PeerViewSet, PersonViewSet, RevocationViewSet
 
 router = DefaultRouter(trailing_slash=False)
@@ -20,6 +20,7 @@ router.register("revocations", RevocationViewSet, "revocation")
 router.register("enrolments", EnrolmentViewSet, "enrolment")
 router.register("plan-requests", PlanRequestViewSet, "plan-request")
 router.register("holds", HoldViewSet, "hold")
+router.register("reviews", ReviewItemViewSet, "review")
 router.register("events", ScopedEventViewSet, "event")
 
 urlpatterns = [

@@ -204,6 +204,7 @@ UNFOLD = {
                 "items": [
                     _page("Runs", "sync", "nodes_run"),
                     _page("Held pushes", "front_hand", "nodes_hold", badge="nodes.dashboard.waiting_holds"),
+                    _page("Review items", "gavel", "nodes_reviewitem", badge="nodes.dashboard.waiting_reviews"),
                     _page("Enrolments", "add_link", "nodes_enrolment"),
                 ],
             },

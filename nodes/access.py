@@ -1,9 +1,9 @@
-"""Who sees which held pushes."""
+"""Who sees which held pushes and review items."""
 
 from django.db.models import Count, Q, QuerySet
 
 from fleet.scope import scope_of
-from nodes.models import Hold
+from nodes.models import Hold, ReviewItem
 
 
 def visible_holds(user: object) -> QuerySet[Hold]:
@@ -14,3 +14,8 @@ def visible_holds(user: object) -> QuerySet[Hold]:
         return rows
     inside = Count("pushes", filter=Q(pushes__server__environment__in=sees))
     return rows.annotate(seen=inside).filter(seen__gt=0, seen=Count("pushes"))
+
+
+def visible_reviews(user: object) -> QuerySet[ReviewItem]:
+    rows = ReviewItem.objects.select_related("server__environment", "peer__server", "peer__device__person")
+    return scope_of(user).of(rows, "server__environment")

@@ -1,4 +1,4 @@
-"""The pages of servers as machines, and of what the workers keep: runs, plans, enrolments, held pushes."""
+"""The pages of servers as machines, and of what the workers keep: runs, plans, enrolments, what waits for a person."""
 
 from typing import Any
 
@@ -15,9 +15,10 @@ from fleet.models import Server
 from fleet.questions import SureForm, ask
 from fleet.scope import scope_of
 from nodes import services
-from nodes.access import visible_holds
-from nodes.forms import EnrolForm
-from nodes.models import Enrolment, Hold, PlanRequest, Run
+from nodes.access import visible_holds, visible_reviews
+from nodes.forms import DecisionForm, EnrolForm
+from nodes.models import Enrolment, Hold, PlanRequest, ReviewItem, Run
+from nodes.reviews import decide_review
 
 
 @admin.register(Server)
@@ -174,3 +175,37 @@ class HoldAdmin(ConsoleAdmin):
         title = "Let these peers go?"
         text = f"{hold.cause}. {self.removals(hold)}. Your approval counts for the cause, on every server."
         return ask(request, perform, title=title, text=text, button="Approve", back=page_of(hold))
+
+
+@admin.register(ReviewItem)
+class ReviewItemAdmin(ConsoleAdmin):
+    """Open ones first, as their model orders them."""
+
+    is_added = is_changed = False
+    list_display = ("peer", "result", "what", "by", "at", "detail", "decided_by")
+    list_filter = (("decided_at", admin.EmptyFieldListFilter), "server")
+    fields = (
+        *("peer", "result", "what", "detail", "by", "at", "seen_at"),
+        *("decided_at", "decided_by", "reason"),
+    )
+    readonly_fields = fields
+    actions_detail = ("decide",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ReviewItem]:
+        return visible_reviews(request.user)
+
+    @display(description="state", label={"waiting": "warning", "resume": "success", "revoke": "danger"})
+    def result(self, item: ReviewItem) -> str:
+        return item.state
+
+    @action(description="Decide", icon="gavel", permissions=["operate"])
+    def decide(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        item = one(self, request, object_id)
+
+        def perform(values: dict[str, Any]) -> str:
+            decide_review(actor=request.user, item=item, **values)
+            return page_of(item)
+
+        title = f"What about {item}?"
+        text = f"It was shut there by {item.by}: {item.detail}. Until you decide, it stays out of {item.server.name}."
+        return ask(request, perform, title=title, text=text, button="Decide", form=DecisionForm, back=page_of(item))

@@ -1,4 +1,4 @@
-"""What a script asks of the workers: enrolments, plans, held pushes, reconcile."""
+"""What a script asks of the workers: enrolments, plans, held pushes, review items, reconcile."""
 
 from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
@@ -11,8 +11,9 @@ from fleet.api import ServerViewSet
 from fleet.rest import Input, Reason, Resource, Text
 from fleet.scope import scope_of
 from nodes import services
-from nodes.access import visible_holds
-from nodes.models import Enrolment, HeldPush, Hold, PlanRequest
+from nodes.access import visible_holds, visible_reviews
+from nodes.models import Enrolment, HeldPush, Hold, PlanRequest, ReviewItem
+from nodes.reviews import decide_review
 
 
 class EnrolmentSerializer(serializers.ModelSerializer[Enrolment]):
@@ -109,3 +110,36 @@ class HoldViewSet(Resource[Hold]):
     def approve(self, request: Request, pk: str) -> Response:
         hold = self.get_object()
         return self.shown(services.approve_hold(actor=self.actor, hold=hold, **self.given(ApprovalInput)))
+
+
+class ReviewItemSerializer(serializers.ModelSerializer[ReviewItem]):
+    server_name = serializers.CharField(source="server.name")
+    device = serializers.IntegerField(source="peer.device_id")
+    public_key = serializers.CharField(source="peer.device.public_key")
+    state = serializers.CharField()
+
+    class Meta:
+        model = ReviewItem
+        fields = (
+            *("id", "server", "server_name", "peer", "device", "public_key", "state", "what", "detail", "by"),
+            *("at", "seen_at", "decided_at", "decided_by", "decision", "reason"),
+        )
+
+
+class DecisionInput(Input):
+    decision = serializers.ChoiceField(ReviewItem.Decision.choices)
+    reason = Reason()
+
+
+class ReviewItemViewSet(Resource[ReviewItem]):
+    serializer_class = ReviewItemSerializer
+    filterset_fields = ("server", "decision")
+
+    def get_queryset(self) -> QuerySet[ReviewItem]:
+        return visible_reviews(self.request.user)
+
+    @extend_schema(request=DecisionInput, responses=ReviewItemSerializer)
+    @action(detail=True, methods=["post"])
+    def decide(self, request: Request, pk: str) -> Response:
+        item = self.get_object()
+        return self.shown(decide_review(actor=self.actor, item=item, **self.given(DecisionInput)))

@@ -10,7 +10,8 @@ from fleet.admin import state_of
 from fleet.conditions import Condition, Type, read
 from fleet.models import Server
 from fleet.scope import scope_of, visible_servers
-from nodes.access import visible_holds
+from nodes.access import visible_holds, visible_reviews
+from nodes.reviews import OPEN
 from peers.access import visible_receipts
 
 
@@ -22,23 +23,30 @@ def show(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     context.update(
         {
             "servers": [{"server": server, "state": state_of(server)} for server in servers],
-            "unreachable": [(server, found) for server in servers if (found := unreachable(server))],
+            "unreachable": [(server, found) for server in servers if (found := failing(server, Type.REACHABLE))],
+            "broken": [(server, found) for server in servers if (found := failing(server, Type.INTACT))],
             "pending": visible_receipts(user).filter(confirmed_at=None).select_related("server", "revocation")[:50],
             "holds": visible_holds(user).filter(approved_at=None),
+            "reviews": visible_reviews(user).filter(OPEN)[:50],
             "unexplained": Event.objects.filter(verb="")[:10] if scope_of(user).sees is None else [],
         }
     )
     return context
 
 
-def unreachable(server: Server) -> Condition | None:
-    found = read(server.status.conditions, Type.REACHABLE)
+def failing(server: Server, type: Type) -> Condition | None:
+    found = read(server.status.conditions, type)
     return found if found and not found.status else None
 
 
 def waiting_holds(request: HttpRequest) -> int | str:
     """The badge beside Held pushes; empty where none waits."""
     return visible_holds(request.user).filter(approved_at=None).count() or ""
+
+
+def waiting_reviews(request: HttpRequest) -> int | str:
+    """The badge beside Review items."""
+    return visible_reviews(request.user).filter(OPEN).count() or ""
 
 
 def may_look(request: HttpRequest) -> bool:

@@ -1,9 +1,9 @@
-"""What an operator types to enrol a server. None of it is ever shown again."""
+"""What an operator types to enrol a server, none of which is ever shown again, and to decide on a peer."""
 
 from django import forms
-from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget
+from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
-from fleet.forms import Line
+from fleet.forms import Line, ReasonForm
 
 READ_IT = "Read it at the machine itself: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"
 
@@ -33,3 +33,12 @@ class EnrolForm(forms.Form):
     def clean_private_key(self) -> str:
         """Browsers send lines as CRLF; a key file has LF alone."""
         return str(self.cleaned_data["private_key"]).replace("\r\n", "\n")
+
+
+class DecisionForm(ReasonForm):
+    decision = forms.ChoiceField(
+        choices=[("resume", "Let it in again"), ("revoke", "Revoke its key, everywhere and for ever")],
+        widget=UnfoldAdminSelectWidget,
+    )
+
+    field_order = ("decision", "reason")

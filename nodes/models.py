@@ -194,3 +194,7 @@ class ReviewItem(models.Model):
 
     def __str__(self) -> str:
         return str(self.peer)
+
+    @property
+    def state(self) -> str:
+        return self.decision or ("over" if self.peer.ended_at else "waiting")

@@ -3,7 +3,7 @@
 import datetime as dt
 
 from django.core.exceptions import ValidationError
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 from django.utils import timezone
 
 from audit.services import Actor, AtMachine, act
@@ -16,10 +16,8 @@ from nodes.observe import Entry
 from peers.models import Peer
 from peers.revocation import revoke_devices
 
-
-def open_reviews() -> QuerySet[ReviewItem]:
-    """Those that wait for a person; a peer that ended needs none any more."""
-    return ReviewItem.objects.filter(decided_at=None, peer__ended_at=None)
+# What waits for a person; a peer that ended needs none any more.
+OPEN = Q(decided_at=None, peer__ended_at=None)
 
 
 def open_review(*, actor: AtMachine, server: Server, entry: Entry, reason: str) -> ReviewItem | None:
@@ -44,14 +42,11 @@ def decide_review(*, actor: Actor, item: ReviewItem, decision: str, reason: str)
     if not reason.strip():
         raise ValidationError({"reason": "Say why: the ledger keeps it."})
     with act(Verb.REVIEW_DECIDE, actor=actor, reason=reason) as this:
-        item.decided_at, item.decided_by = timezone.now(), str(actor)
-        item.decision, item.reason = decision, reason
+        values = {"decided_at": timezone.now(), "decided_by": str(actor), "decision": decision, "reason": reason}
+        for name, value in values.items():
+            setattr(item, name, value)
         item.clean_fields()
-        if (
-            not open_reviews()
-            .filter(pk=item.pk)
-            .update(decided_at=item.decided_at, decided_by=item.decided_by, decision=decision, reason=reason)
-        ):
+        if not ReviewItem.objects.filter(OPEN, pk=item.pk).update(**values):
             raise ValidationError("Somebody decided this already, or the peer ended.", code="taken")
         this.on(item, changes={"decision": ["", decision]}, environment=item.server.environment.name)
         if decision == ReviewItem.Decision.REVOKE:

@@ -14,12 +14,13 @@ from audit.services import SYSTEM, Actor
 from fleet import services as fleet
 from fleet import tokens
 from fleet.models import ApiToken, Environment, Role, Server, User
-from nodes.models import HeldPush, Hold
+from nodes.models import HeldPush, Hold, ReviewItem
+from nodes.reviews import decide_review
 from nodes.services import approve_hold, request_enrolment
 from peers import revocation
 from peers import services as people
-from peers.models import Device, Grant, Person
-from tests.build import make_device, make_grant, make_person, make_server, new_public_key
+from peers.models import Device, Grant, Peer, Person
+from tests.build import make_device, make_grant, make_person, make_review, make_server, new_public_key
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGPHsUrqbpUg/9ZfP1jI0tuLQCkmVpXySYcqc3ROLWSe"
 WHY = "ticket 4711"
@@ -27,7 +28,7 @@ WHY = "ticket 4711"
 
 @dataclass(frozen=True)
 class World:
-    """One environment with a server, a person on it, a hold and what belongs to an administrator."""
+    """One environment with a server, a person on it, a hold, a review item and what belongs to an administrator."""
 
     environment: Environment
     server: Server
@@ -35,6 +36,7 @@ class World:
     device: Device
     grant: Grant
     hold: Hold
+    review: ReviewItem
     user: User
     role: Role
     token: ApiToken
@@ -47,10 +49,11 @@ def make_world(environment: Environment) -> World:
     device = make_device(person)
     hold = Hold.objects.create(act=uuid.uuid4(), cause=f"a cause in {environment}")
     HeldPush.objects.create(hold=hold, server=server, removals=9, held=50)
+    review = make_review(Peer.objects.get(device=device, server=server))
     user = fleet.add_user(actor=SYSTEM, username=f"u-{environment}", email="", password=None, is_superuser=False)
     role = fleet.give_role(actor=SYSTEM, user=user, name=Role.Name.AUDITOR, environment=environment)
     token, _ = tokens.add_token(actor=SYSTEM, user=user, name=f"t-{environment}", scope=ApiToken.Scope.READ)
-    return World(environment, server, person, device, grant, hold, user, role, token)
+    return World(environment, server, person, device, grant, hold, review, user, role, token)
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,15 @@ ACTS = [
         password="a bootstrap password",
     ),
     _asked("push.approve", lambda w: w.hold.cause, approve_hold, hold=lambda w: w.hold, reason=WHY, says=WHY),
+    _asked(
+        "review.decide",
+        lambda w: str(w.review),
+        decide_review,
+        item=lambda w: w.review,
+        decision="resume",
+        reason=WHY,
+        says=WHY,
+    ),
 ]
 
 

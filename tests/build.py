@@ -10,6 +10,7 @@ from django.utils import timezone
 from audit.services import SYSTEM
 from fleet.models import Environment, Server
 from fleet.services import add_server
+from nodes.models import ReviewItem
 from peers.models import Device, Grant, Peer, Person
 from peers.services import add_person, grant_access, register_device
 
@@ -56,3 +57,9 @@ def make_peers(environment: Environment, count: int) -> list[Peer]:
         make_grant(person, environment)
         make_device(person)
     return list(Peer.objects.filter(server__environment=environment, ended_at=None))
+
+
+def make_review(peer: Peer) -> ReviewItem:
+    """As a journal's entry opens it: somebody suspended the peer at its machine."""
+    said = {"what": "suspended", "detail": "laptop stolen", "by": "dora", "at": timezone.now()}
+    return ReviewItem.objects.create(server=peer.server, peer=peer, entry="0" * 64, **said)

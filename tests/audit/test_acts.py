@@ -6,7 +6,7 @@ from django.db import DatabaseError
 
 from audit.context import acting_from
 from audit.models import Event
-from audit.services import SYSTEM
+from audit.services import SYSTEM, AtMachine
 from fleet.models import Environment, User
 from tests.acts import ACTS, Asked, World, everything, fill_the_ledger, make_world
 
@@ -71,4 +71,12 @@ def test_a_user_who_was_disabled_gets_nothing(asked: Asked, world: World, alice:
     before = everything()
     with pytest.raises(PermissionDenied):
         asked.ask(world, alice)
+    assert everything() == before
+
+
+def test_somebody_at_a_machine_operates_nothing_here(asked: Asked, world: World, alice: User) -> None:
+    """Whatever name the machine gives them."""
+    before = everything()
+    with pytest.raises(PermissionDenied):
+        asked.ask(world, AtMachine(alice.username))
     assert everything() == before

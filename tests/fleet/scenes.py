@@ -7,9 +7,9 @@ from fleet.models import ApiToken, Bastion, Environment, Role, User
 from fleet.services import add_bastion, give_role
 from fleet.tokens import add_token
 from nodes.models import Enrolment, HeldPush, Hold, PlanRequest, Run
-from peers.models import Device
+from peers.models import Device, Peer
 from peers.revocation import revoke_devices
-from tests.build import make_device, make_grant, make_person, make_server
+from tests.build import make_device, make_grant, make_person, make_review, make_server
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8Z"
 
@@ -27,6 +27,7 @@ def furnish(environment: Environment, user: User, count: int = 1) -> None:
         PlanRequest.objects.create(server=server, requested_by=user)
         hold = Hold.objects.create(act=uuid.uuid4(), cause="grant.end by alice")
         HeldPush.objects.create(hold=hold, server=server, removals=12, held=50)
+        make_review(Peer.objects.filter(server=server, ended_at=None)[0])
         _people_of_the_console(environment, user)
 
 

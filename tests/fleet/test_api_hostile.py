@@ -66,7 +66,9 @@ def test_json_is_utf_8_whatever_a_header_says(charset: str, alice: User) -> None
 @pytest.mark.parametrize(
     "pk", ["9" * 40, "-1", "0", "1.5", "x", "%00", "%0a", "a%2fb", "..%5c", "1;id", "%F0%9F%92%A9"]
 )
-@pytest.mark.parametrize("kind", ["servers", "people", "peers", "revocations", "holds", "events", "enrolments"])
+@pytest.mark.parametrize(
+    "kind", ["servers", "people", "peers", "revocations", "holds", "reviews", "events", "enrolments"]
+)
 def test_an_id_that_names_nothing_is_not_found(kind: str, pk: str, alice: User) -> None:
     """A9."""
     assert script(alice).get(f"{kind}/{pk}")[0] == 404

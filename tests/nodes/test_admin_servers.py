@@ -10,9 +10,9 @@ from django.utils import timezone
 from audit.models import Event
 from fleet.conditions import Type, update
 from fleet.models import Environment, Server, ServerStatus, User
-from nodes.models import BootstrapLogin, Enrolment, HeldPush, Hold, PlanRequest
+from nodes.models import BootstrapLogin, Enrolment, HeldPush, Hold, PlanRequest, ReviewItem
 from peers.models import Person
-from tests.build import make_person, make_server
+from tests.build import make_peers, make_person, make_review, make_server
 from tests.doors import browser, rows
 
 FINGERPRINT = "SHA256:" + "x" * 43
@@ -147,3 +147,19 @@ def test_the_first_page_names_what_needs_a_person(alice: User, staging: Environm
     page = client.get("/admin/").content.decode()
     found = [text in page for text in ("did not answer within 10 s.", "grant.end of everybody", ">unexplained<")]
     assert (found, "Nothing." in page) == ([True, True, True], False)
+
+
+def test_a_peer_that_was_shut_at_its_machine_waits_on_the_first_page_until_somebody_decides(
+    bob: User, staging: Environment
+) -> None:
+    make_server(staging)
+    item, client = make_review(make_peers(staging, 1)[0]), browser(bob)
+    page = at("nodes_reviewitem_change", item.pk)
+    assert f'<a href="{page}">' in client.get("/admin/").content.decode()
+    path, answer = at("nodes_reviewitem_decide", item.pk), {"_answered": "1", "decision": "resume", "reason": "found"}
+    before = rows()
+    for field in ("decision", "reason"):
+        assert list(client.post(path, {**answer, field: ""}).context["form"].errors) == [field]
+    assert rows() == before
+    assert client.post(path, answer)["Location"] == page
+    assert (ReviewItem.objects.get().decided_by, page in client.get("/admin/").content.decode()) == ("bob", False)

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from fleet.models import Environment, Server, User
-from nodes.models import BootstrapLogin, Enrolment, HeldPush, Hold, PlanRequest
-from tests.build import make_server
+from nodes.models import BootstrapLogin, Enrolment, HeldPush, Hold, PlanRequest, ReviewItem
+from peers.models import Peer, Tombstone
+from tests.build import make_peers, make_review, make_server
 from tests.doors import rows, script
 
 FINGERPRINT = "SHA256:" + "x" * 43
@@ -102,3 +103,52 @@ def test_a_hold_on_somebody_else_s_server_too_is_not_theirs_to_approve(
     assert caller.names("holds", "id") == []
     assert caller.post(f"holds/{hold.pk}/approve", reason="x")[0] == 404
     assert script(alice).post(f"holds/{hold.pk}/approve", reason="x")[0] == 200
+
+
+def review_in(environment: Environment) -> ReviewItem:
+    make_server(environment)
+    return make_review(make_peers(environment, 1)[0])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("decision", value) for value in ("", "forget", None, 5, ["resume"])),
+        *(("reason", value) for value in ("", " ", "a\nb", "x" * 501, None, 5)),
+        ("server", 1),
+    ],
+)
+def test_a_bad_decision_is_refused(field: str, value: Any, bob: User, staging: Environment) -> None:
+    item, caller = review_in(staging), script(bob)
+    before = rows()
+    code, body = caller.post(f"reviews/{item.pk}/decide", **{"decision": "resume", "reason": "found", field: value})
+    assert (code, list(body)) == (400, [field])
+    assert rows() == before
+    assert caller.get(f"reviews/{item.pk}")[1]["state"] == "waiting"
+
+
+@pytest.mark.parametrize(("decision", "is_dead"), [("resume", False), ("revoke", True)])
+def test_a_review_is_decided_once(decision: str, is_dead: bool, bob: User, staging: Environment) -> None:
+    item, caller = review_in(staging), script(bob)
+    generation = item.server.generation
+    code, body = caller.post(f"reviews/{item.pk}/decide", decision=decision, reason="looked into")
+    assert (code, body["state"], body["decided_by"]) == (200, decision, "bob")
+    assert Tombstone.objects.filter(public_key=body["public_key"]).exists() == is_dead
+    item.server.refresh_from_db()
+    assert item.server.generation > generation
+    assert caller.post(f"reviews/{item.pk}/decide", decision="resume", reason="again")[0] == 409
+
+
+def test_a_peer_that_ended_needs_no_decision(bob: User, staging: Environment) -> None:
+    item, caller = review_in(staging), script(bob)
+    Peer.objects.filter(pk=item.peer_id).update(ended_at=item.at, end=Peer.End.WITHDRAWN)
+    assert caller.get(f"reviews/{item.pk}")[1]["state"] == "over"
+    assert caller.post(f"reviews/{item.pk}/decide", decision="resume", reason="found")[0] == 409
+
+
+def test_another_environment_s_review_is_not_found(bob: User, alice: User, production: Environment) -> None:
+    """B3."""
+    item, caller, answer = review_in(production), script(bob), {"decision": "resume", "reason": "found"}
+    assert caller.names("reviews", "id") == []
+    assert caller.post(f"reviews/{item.pk}/decide", **answer) == caller.post("reviews/999/decide", **answer)
+    assert script(alice).post(f"reviews/{item.pk}/decide", **answer)[0] == 200
