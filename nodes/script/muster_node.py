@@ -1702,9 +1702,10 @@ def break_glass(node: Node, given: argparse.Namespace) -> Json:
     by = os.environ.get("SUDO_USER", "root")
     if given.command == "suspend":
         return node.suspend(given.keys, given.reason, by)
-    reply = node.revoke({"keys": [{"public_key": key, "reason": given.reason} for key in given.keys]})
-    node.journal.add("revoked", given.keys, given.reason, by)
-    return {**reply, "state": node.summary()}
+    # Written down first: killed in between, the Console still hears of it, and the key dies everywhere.
+    keys = [parse_key(key) for key in given.keys]
+    node.journal.add("revoked", keys, parse_text(given.reason, "reason"), by)
+    return node.revoke({"keys": [{"public_key": key, "reason": given.reason} for key in keys]})
 
 
 def ticked(node: Node) -> str:
