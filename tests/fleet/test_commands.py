@@ -40,6 +40,11 @@ def test_an_operator_gets_the_role_where_it_was_said(monkeypatch: pytest.MonkeyP
         (["--admin"], "short", "This password is too short"),
         (["--admin"], "password123", "This password is too common"),
         (
+            ["--admin", "--environment", "staging"],
+            "correct horse battery",
+            "--environment is for --role: an administrator may do everything everywhere.",
+        ),
+        (
             ["--role", "operator", "--environment", "nowhere"],
             "correct horse battery",
             "No environment is called nowhere",

@@ -28,6 +28,8 @@ class Command(BaseCommand):
         parser.add_argument("--environment", metavar="NAME", help="where the role holds; every environment if left out")
 
     def handle(self, *args: Any, username: str, email: str, admin: bool, role: str | None, **options: Any) -> None:
+        if admin and options["environment"]:
+            raise CommandError("--environment is for --role: an administrator may do everything everywhere.")
         environment = _environment(options["environment"])
         password = _password()
         try:
