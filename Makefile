@@ -10,8 +10,8 @@ help:  ## list the targets
 install:  ## make .venv and install what this machine lacks; instant when nothing is missing
 	@.ci/install
 
-run: install  ## start the Console on http://127.0.0.1:8000 (SQLite, private broker, web, worker, beat)
-	@exec $(PYTHON) manage.py up
+run: install  ## start the Console on http://127.0.0.1:8000 or BIND=ADDRESS:PORT (SQLite, private broker, web, worker, beat)
+	@exec $(PYTHON) manage.py up $(if $(BIND),--bind $(BIND))
 
 demo: install  ## real servers and clients, issued and revoked before your eyes (root; ONCE=1 ends by itself)
 	@exec $(PYTHON) -m tests.lab.demo $(if $(ONCE),--once)

@@ -1,15 +1,19 @@
 """manage.py up: one process to start and to stop, and nothing that stays down or stays behind."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
+from nodes.management.commands.up import is_for_this_machine_alone
 from tests.lab.processes import starttime
 from tests.lab.waiting import wait_for
 from tests.running import RunningConsole, cpu_seconds, wait_until_gone
@@ -53,10 +57,48 @@ def refusal(folder: Path, *words: str) -> str:
     return done.stderr.strip()
 
 
-def test_a_first_start_says_how_to_make_a_user(console: RunningConsole) -> None:
-    assert (
-        console.said().count("nobody can sign in yet: run `manage.py add_user NAME --admin` in another terminal") == 1
+def login_cookie(console: RunningConsole, **headers: str) -> str:
+    """What the page for signing in sets; the session's cookie has the same flags."""
+    asked = urllib.request.Request(f"{console.url}/admin/login/", headers=headers)  # noqa: S310
+    with urllib.request.urlopen(asked, timeout=30) as answer:  # noqa: S310
+        return str(answer.headers["Set-Cookie"])
+
+
+def test_a_first_start_says_how_to_make_a_user_and_that_works_as_written(console: RunningConsole) -> None:
+    [command] = re.findall("nobody can sign in yet: run `(.+)` in another terminal", console.said())
+    done = subprocess.run(
+        command.replace("NAME", "dora"), shell=True, input="correct horse battery\n", capture_output=True, text=True
     )
+    assert (done.stdout, done.stderr) == ("dora can sign in.\n", "")
+
+
+def test_a_console_for_this_machine_alone_can_be_used_by_plain_http(console: RunningConsole) -> None:
+    assert "Secure" not in login_cookie(console)
+
+
+def test_behind_a_proxy_on_loopback_cookies_are_for_tls_alone(folder: Path) -> None:
+    named = {"MUSTER_ALLOWED_HOSTS": "muster.example.com,127.0.0.1", "MUSTER_TRUST_PROXY": "1"}
+    with RunningConsole(folder, environment=named) as console:
+        cookie = login_cookie(console, **{"Host": "muster.example.com", "X-Forwarded-Proto": "https"})
+    assert "Secure" in cookie
+
+
+@pytest.mark.parametrize(
+    ("host", "setting", "value"),
+    [
+        ("0.0.0.0", "ALLOWED_HOSTS", ["localhost"]),
+        ("127.0.0.1", "ALLOWED_HOSTS", ["localhost", "muster.example.com"]),
+        ("127.0.0.1", "CSRF_TRUSTED_ORIGINS", ["https://muster.example.com"]),
+        ("127.0.0.1", "SECURE_PROXY_SSL_HEADER", ("HTTP_X_FORWARDED_PROTO", "https")),
+    ],
+)
+def test_each_sign_of_other_machines_asks_for_tls(
+    monkeypatch: pytest.MonkeyPatch, host: str, setting: str, value: object
+) -> None:
+    monkeypatch.setattr(settings, "ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
+    assert is_for_this_machine_alone("127.0.0.1")
+    monkeypatch.setattr(settings, setting, value)
+    assert not is_for_this_machine_alone(host)
 
 
 def test_keys_and_broker_are_for_their_owner_alone(console: RunningConsole) -> None:
@@ -137,7 +179,7 @@ def test_a_port_that_is_taken_is_said_so(folder: Path) -> None:
         other.listen()
         bind = f"127.0.0.1:{other.getsockname()[1]}"
         said = refusal(folder, "--bind", bind)
-    assert said == f"CommandError: --bind {bind}: Address already in use; choose another address or port"
+    assert said == f"CommandError: --bind {bind}: Address already in use; choose another (make run BIND=...)"
 
 
 @pytest.mark.parametrize("bind", ["8000", "127.0.0.1:", "127.0.0.1:99999", ":8000", "127.0.0.1:٣"])

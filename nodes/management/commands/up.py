@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import importlib.util
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -22,6 +23,7 @@ from fleet.sealing import make_keyring, make_nodes_keyring
 from nodes.supervisor import Part, Supervisor
 
 SOCKET_LIMIT = 100
+LOOPBACK = {"127.0.0.1", "[::1]", "localhost"}
 NOTHING = "/dev/null"
 
 
@@ -51,7 +53,13 @@ class Command(BaseCommand):
     def _greet(self, address: str, has_user: bool) -> None:
         self._say("up", f"the Console is at {address}")
         if not has_user:
-            self._say("up", "nobody can sign in yet: run `manage.py add_user NAME --admin` in another terminal")
+            self._say("up", f"nobody can sign in yet: run `{_manage('add_user NAME --admin')}` in another terminal")
+
+
+def _manage(words: str) -> str:
+    """A command on this Console, as it is typed in the project's folder."""
+    data = os.environ.get("MUSTER_DATA")
+    return (f"MUSTER_DATA={shlex.quote(data)} " if data else "") + f".venv/bin/python manage.py {words}"
 
 
 def _parse_bind(bind: str) -> tuple[str, int]:
@@ -64,7 +72,7 @@ def _parse_bind(bind: str) -> tuple[str, int]:
         try:
             probe.bind((host.strip("[]"), int(port)))
         except OSError as error:
-            raise CommandError(f"--bind {bind}: {error.strerror}; choose another address or port") from None
+            raise CommandError(f"--bind {bind}: {error.strerror}; choose another (make run BIND=...)") from None
     return host, int(port)
 
 
@@ -89,7 +97,7 @@ def _prepare(verbosity: int) -> None:
 def _parts(host: str, port: int) -> list[Part]:
     """In the order of starting. Only workers are given the keyring of the nodes."""
     web = {"MUSTER_KEYRING_NODES": NOTHING}
-    if host in {"127.0.0.1", "[::1]", "localhost"}:
+    if is_for_this_machine_alone(host):
         web["MUSTER_TLS"] = os.environ.get("MUSTER_TLS", "0")
     neither = {"MUSTER_KEYRING_NODES": NOTHING, "MUSTER_KEYRING_PEERS": NOTHING}
     return [
@@ -98,6 +106,12 @@ def _parts(host: str, port: int) -> list[Part]:
         *(Part(f"worker{shard}", _worker(shard)) for shard in range(settings.SHARDS)),
         Part("beat", [*_celery("beat"), "--pidfile="], neither),
     ]
+
+
+def is_for_this_machine_alone(host: str) -> bool:
+    """Whether plain http will do: on loopback, and no setting speaks of a proxy or of another name."""
+    is_proxied = settings.SECURE_PROXY_SSL_HEADER is not None or bool(settings.CSRF_TRUSTED_ORIGINS)
+    return not is_proxied and {host, *settings.ALLOWED_HOSTS} <= LOOPBACK
 
 
 def _gunicorn(host: str, port: int) -> list[str]:
