@@ -2,7 +2,7 @@
 
 import datetime as dt
 import re
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from django.core.exceptions import ValidationError
 from django.utils.deconstruct import deconstructible
@@ -14,6 +14,7 @@ INTERFACE = re.compile(r"[a-zA-Z0-9_=+][a-zA-Z0-9_=+.-]{0,14}")
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
 HOST_KEY = re.compile(r"(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa) [A-Za-z0-9+/]+={0,2}")
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+KEYGEN_LINE = re.compile(r"\d+ (SHA256:\S{43}) .*\([A-Z0-9-]+\)")  # as ssh-keygen -l prints it
 
 
 @deconstructible
@@ -53,7 +54,7 @@ def one_line(value: str) -> None:
 def parse_network(text: str) -> Network:
     """A network in canonical text; ValidationError for host bits, leading zeros, and IPv4 inside IPv6."""
     try:
-        network = ip_network(text)
+        network = ip_network(text, strict=False)
     except ValueError as error:
         raise ValidationError(f"{text!r} is not a network: {error}.") from None
     if str(network) != text:
@@ -74,8 +75,18 @@ def valid_dns(value: object) -> None:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValidationError('Give a list of addresses, such as ["10.0.0.53"].')
     for item in value:
-        if "/" in item or parse_network(item + ("/128" if ":" in item else "/32")) is None:
-            raise ValidationError(f"{item!r} is not an address.")
+        _check_address(item)
+
+
+def _check_address(text: str) -> None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        raise ValidationError(f"{text!r} is not an address: give one such as 10.0.0.53.") from None
+    if isinstance(address, IPv6Address) and (address.ipv4_mapped or address.scope_id):
+        raise ValidationError(f"{text!r} is no address for every client: leave out the zone, write IPv4 as IPv4.")
+    if str(address) != text:
+        raise ValidationError(f"Write {text!r} as {str(address)!r}.")
 
 
 def valid_pool4(value: str) -> None:

@@ -78,7 +78,7 @@ def change_server(*, actor: Actor, server: Server, reason: str = "", **values: A
         raise ValidationError(dict.fromkeys(unknown, "This cannot be changed here."))
     fixed = {name for name in FIXED_ONCE_ENROLLED & set(values) if values[name] != getattr(server, name)}
     if server.enrolled_at and fixed:
-        message = "This is part of the running interface: retire the server and enrol it anew."
+        message = "This stays as it was enrolled: for another value add a new server with an interface of its own."
         raise ValidationError(dict.fromkeys(fixed, message))
     return _change(Verb.SERVER_CHANGE, actor, server, reason, values, server.environment.name)
 

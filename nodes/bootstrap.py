@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 
 import paramiko
 
-from nodes.faults import AuthRefused, HostKeyMismatch, InstallFailed, NodeMisbehaved, TransportError, plain
+from nodes.faults import (
+    AuthRefused,
+    HostKeyMismatch,
+    HostKeyNotConfirmed,
+    InstallFailed,
+    NodeMisbehaved,
+    TransportError,
+    plain,
+)
 from nodes.hostkeys import pins
 from nodes.transport import Connection, Deadline, Target, dial, load_key, told
 
@@ -137,12 +145,13 @@ def _reach(host: str, port: int, confirmed: str, jump: Target | None, timeout: f
                 expected = pin.expected
                 continue
             return _logged_in(connection, login, deadline)
-    raise HostKeyMismatch(f"{host} port {port}", expected, ", ".join(presented))
+    shown = [text for text in presented if text.startswith("SHA256:")] or presented
+    raise HostKeyNotConfirmed(f"{host} port {port}", expected, " and ".join(shown))
 
 
 def _logged_in(connection: Connection, login: Login, deadline: Deadline) -> Connection:
     try:
-        with told(connection.where, deadline, user=login.user):
+        with told(connection.where, deadline, user=login.user, by_password=bool(login.password)):
             _authenticate(connection.transport, login, connection.where)
         return connection
     except BaseException:

@@ -42,14 +42,25 @@ class HostKeyMismatch(TransportError):
 
     is_retryable = False
 
+    _TEXT = (
+        "{where}: the host key is {presented}, pinned is {expected}. If the machine was set up anew, "
+        "compare the fingerprint at its own console and confirm it; if not, somebody may be in between"
+    )
+
     def __init__(self, where: str, expected: str, presented: str) -> None:
         self.where = where
         self.expected = expected
         self.presented = presented
-        super().__init__(
-            f"{where}: the host key is {presented}, pinned is {expected}. If the machine was set up anew, "
-            "compare the fingerprint at its own console and confirm it; if not, somebody may be in between"
-        )
+        super().__init__(self._TEXT.format(where=where, expected=expected, presented=presented))
+
+
+class HostKeyNotConfirmed(HostKeyMismatch):
+    """The machine shows another key than the operator gave for it; nothing was sent either."""
+
+    _TEXT = (
+        "{where}: the machine shows {presented}, you gave {expected}; nothing was sent. Read the fingerprint again "
+        "at the machine itself; if what you gave is right, somebody may be in between"
+    )
 
 
 class AuthRefused(TransportError):
@@ -57,11 +68,11 @@ class AuthRefused(TransportError):
 
     is_retryable = False
 
-    def __init__(self, where: str, user: str, detail: str = "") -> None:
-        super().__init__(
-            f"{where}: login as {user} was refused; see its authorized_keys and the user's name"
-            + (f" ({plain(detail)})" if detail else "")
-        )
+    def __init__(self, where: str, user: str, detail: str = "", *, by_password: bool = False) -> None:
+        advice = "see its authorized_keys and the user's name"
+        if by_password:
+            advice = f"the password is wrong, or sshd takes none for {user} (PermitRootLogin, PasswordAuthentication)"
+        super().__init__(f"{where}: login as {user} was refused; {advice}" + (f" ({plain(detail)})" if detail else ""))
 
 
 class NodeSilent(TransportError):

@@ -14,7 +14,7 @@ from audit.services import Actor, act
 from audit.verbs import Verb
 from fleet.access import require_operator
 from fleet.changes import DRAIN, hint, lock_servers, mark_changed
-from fleet.fields import FINGERPRINT, HOST_KEY
+from fleet.fields import FINGERPRINT, HOST_KEY, KEYGEN_LINE
 from fleet.models import Server, User
 from fleet.sealing import Place, box_for_workers
 from nodes.hostkeys import pins
@@ -29,8 +29,10 @@ def request_enrolment(
     *, actor: Actor, server: Server, host_key: str, user: str, password: str = "", private_key: str = ""
 ) -> Enrolment:
     """Boxes the one-time login for the workers and asks them to enrol. `host_key` is what the operator confirmed:
-    a whole key or its SHA256 fingerprint. ValidationError names the field."""
+    a whole key, its SHA256 fingerprint, or the line of ssh-keygen -l with it. ValidationError names the field."""
     require_operator(actor, server.environment)
+    line = KEYGEN_LINE.fullmatch(host_key)
+    host_key = line[1] if line else host_key
     _check_login(host_key, user, password, private_key)
     with act(Verb.SERVER_ENROL, actor=actor) as this:
         lock_servers([server.pk])

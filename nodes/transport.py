@@ -307,7 +307,7 @@ def _resolve(host: str, port: int, deadline: Deadline) -> Sequence[_Address]:
 
 
 @contextmanager
-def told(where: str, deadline: Deadline, *, user: str = "") -> Iterator[None]:
+def told(where: str, deadline: Deadline, *, user: str = "", by_password: bool = False) -> Iterator[None]:
     """Turn what paramiko and sockets raise into our own errors, the deadline before all."""
     try:
         yield
@@ -317,7 +317,7 @@ def told(where: str, deadline: Deadline, *, user: str = "") -> Iterator[None]:
         if deadline.has_passed:
             raise NodeSilent(where, deadline.seconds) from None
         if isinstance(error, paramiko.AuthenticationException) and "shut down" not in str(error):
-            raise AuthRefused(where, user) from None
+            raise AuthRefused(where, user, by_password=by_password) from None
         raise Unreachable(where, "closed", str(error)) from None
 
 

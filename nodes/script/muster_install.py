@@ -168,11 +168,12 @@ def load_hook(node: Node) -> str:
 
 def check_ours(node: Node) -> None:
     """Refuses an interface that somebody else has set up."""
+    stays = "%s is not ours and stays, as its clients need it: enrol another interface on another port"
     text = read_text(node.conf)
     if text and load_hook(node) not in text.split("\n"):
-        raise Refused("foreign_conf", "%s was not written by muster-node; move it away first" % node.conf)
+        raise Refused("foreign_conf", stays % node.conf)
     if not text and run(["ip", "link", "show", "dev", node.name]).returncode == 0:
-        raise Refused("foreign_conf", "the interface runs without a conf of ours; take it down first")
+        raise Refused("foreign_conf", stays % ("the running " + node.name))
 
 
 # Packages by tool, where they are not named alike: Debian's, Fedora's.

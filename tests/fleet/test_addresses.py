@@ -176,18 +176,23 @@ def test_a_freed_address_rests_until_its_time_and_its_proof(staging: Environment
 @pytest.mark.parametrize(
     ("field", "value", "mend"),
     [
-        ("ipv4_pool", "10.9.0.1/24", "'10.9.0.1/24' is not a network: 10.9.0.1/24 has host bits set."),
+        ("ipv4_pool", "10.9.0.1/24", "Write '10.9.0.1/24' as '10.9.0.0/24'."),
         ("ipv4_pool", "10.9.0.0/31", "Give an IPv4 network from /8 to /30, such as 10.1.0.0/16."),
         ("ipv4_pool", "fd00::/64", "Give an IPv4 network from /8 to /30, such as 10.1.0.0/16."),
         ("ipv6_pool", "fd00::/127", "Give an IPv6 network from /32 to /126, such as fd00:1::/64."),
         ("ipv6_pool", "::ffff:10.0.0.0/120", "Write '::ffff:10.0.0.0/120' as '::ffff:a00:0/120'."),
         ("ipv6_pool", "::ffff:a00:0/120", "'::ffff:a00:0/120' is an IPv4 network inside IPv6: write it as IPv4."),
+        ("dns", ["dns.google, 1.1.1.1"], "'dns.google, 1.1.1.1' is not an address: give one such as 10.0.0.53."),
+        ("dns", ["10.0.0.53/32"], "'10.0.0.53/32' is not an address: give one such as 10.0.0.53."),
+        ("dns", ["fd00::0:53"], "Write 'fd00::0:53' as 'fd00::53'."),
+        ("dns", ["::ffff:a00:35"], None),
+        ("dns", ["fe80::1%eth0"], None),
         ("ipv4_pool", "010.9.0.0/16", None),
         ("ipv4_pool", "10.9.0.0/16\n", None),
     ],
 )
-def test_a_pool_that_is_none_is_refused_with_the_mend(
-    staging: Environment, field: str, value: str, mend: str | None
+def test_a_pool_or_address_that_is_none_is_refused_with_the_mend(
+    staging: Environment, field: str, value: object, mend: str | None
 ) -> None:
     with pytest.raises(ValidationError) as refusal:
         make_server(staging, **{field: value})

@@ -152,6 +152,9 @@ def test_another_host_key_or_fingerprint_gets_no_login(server: Sshd, tmp_path: P
         with pytest.raises(HostKeyMismatch) as caught:
             install(server, Login("alice", PASSWORD), tmp_path, host_key=confirmed)
         assert caught.value.expected == fingerprint(stranger)
+        assert f"you gave {fingerprint(stranger)}; nothing was sent" in str(caught.value)
+        assert f"the machine shows {fingerprint(server.host_keys['ed25519'])}" in str(caught.value)
+        assert "none of type" not in str(caught.value)
     noted = server.log.removeprefix(before)
     # No name alone is looked for: an earlier test's login may be noted as ended only now.
     assert [word for word in ("Accepted", "Failed", "Invalid user", "authenticating user") if word in noted] == []
@@ -167,6 +170,9 @@ def test_what_is_no_host_key_is_refused(server: Sshd, tmp_path: Path, confirmed:
 def test_a_wrong_password_is_refused_and_not_shown(server: Sshd, tmp_path: Path, user: str) -> None:
     with pytest.raises(AuthRefused) as caught:
         install(server, Login(user, "wrong battery"), tmp_path)
+    assert str(caught.value).endswith(
+        f"refused; the password is wrong, or sshd takes none for {user} (PermitRootLogin, PasswordAuthentication)"
+    )
     assert "battery" not in str(caught.value)
     assert "battery" not in repr(Login(user, "wrong battery", "battery"))
 

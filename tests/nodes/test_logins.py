@@ -91,12 +91,19 @@ def test_an_enrolment_whose_worker_died_ends_and_may_be_asked_for_again(staging:
     ask(server)
 
 
+def test_the_line_that_ssh_keygen_prints_is_taken_for_its_fingerprint(staging: Environment) -> None:
+    fingerprint = "SHA256:" + "A" * 43
+    enrolment = ask(unreachable(staging), host_key=f"256 {fingerprint} root@vpn-ams (ED25519)")
+    assert enrolment.confirmed_host_key == fingerprint
+
+
 @pytest.mark.parametrize(
     ("values", "field"),
     [
         ({"host_key": ""}, "host_key"),
         ({"host_key": "ssh-ed25519 AAAA"}, "host_key"),
         ({"host_key": "SHA256:short"}, "host_key"),
+        ({"host_key": "256 SHA256:short root@vpn-ams (ED25519)"}, "host_key"),
         ({"host_key": HOST_KEY + "\n"}, "host_key"),
         ({"host_key": HOST_KEY.replace("ed25519", "rsa")}, "host_key"),
         ({"user": ""}, "user"),

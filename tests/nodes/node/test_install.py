@@ -186,7 +186,9 @@ def test_the_installed_hooks_bring_the_peers_back_after_a_boot(clean: Machine) -
 def test_a_foreign_interface_is_refused_and_left_as_it_was(clean: Machine) -> None:
     clean.make_interface()
     before = clean.sh("sha256sum /etc/wireguard/wg0.conf")
-    assert install(clean, code=1)["error"]["code"] == "foreign_conf"
+    error = install(clean, code=1)["error"]
+    assert error["code"] == "foreign_conf"
+    assert "away" not in error["message"]  # whoever moves it away cuts off all of its clients
     assert clean.sh("sha256sum /etc/wireguard/wg0.conf") == before
     clean.sh("rm /etc/wireguard/wg0.conf")
     assert install(clean, code=1)["error"]["code"] == "foreign_conf"
