@@ -23,10 +23,10 @@ class Api:
     """`url` is the Console's, without /api/v1."""
 
     def __init__(self, url: str, token: str) -> None:
-        self._url, self._token = url, token
+        self._url, self.token = url, token
 
     def text(self, method: str, path: str, body: dict[str, Any] | None = None) -> str:
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self._url}/api/v1/{path}", data, headers, method=method)  # noqa: S310
         try:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -192,7 +193,7 @@ def test_a_freed_address_rests_until_its_time_and_its_proof(staging: Environment
     ],
 )
 def test_a_pool_or_address_that_is_none_is_refused_with_the_mend(
-    staging: Environment, field: str, value: object, mend: str | None
+    staging: Environment, field: str, value: Any, mend: str | None
 ) -> None:
     with pytest.raises(ValidationError) as refusal:
         make_server(staging, **{field: value})

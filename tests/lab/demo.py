@@ -253,9 +253,18 @@ def prepare(console: RunningConsole, story: Story) -> Api:
     return Api(console.url, token)
 
 
-def stay(console: RunningConsole, story: Story) -> None:
+def exports(console: RunningConsole, api: Api) -> str:
+    """What the README's lines and `manage.py` need in a shell to work on this Console."""
+    names = {"CONSOLE": console.url, "TOKEN": api.token, "MUSTER_DATA": str(console.folder)}
+    for row in api.rows("environments?name=staging"):
+        names["ENVIRONMENT"] = str(row["id"])
+    return "export " + " ".join(f"{name}={value}" for name, value in names.items())
+
+
+def stay(console: RunningConsole, api: Api, story: Story) -> None:
     """Until Ctrl-C or SIGTERM."""
-    story.tell(f"The Console stays at {console.url}/ with these logins until Ctrl-C")
+    story.tell(f"The Console stays at {console.url}/ with these logins until Ctrl-C; for a shell of yours:")
+    print(f"\n    {exports(console, api)}\n", flush=True)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -277,10 +286,10 @@ def run(story: Story, *, is_once: bool) -> None:
                 story.check(
                     False, f"for servers and clients this machine lacks {', '.join(lacks)}: the Console is alone"
                 )
-                return None if is_once else stay(console, story)
+                return None if is_once else stay(console, api, story)
             with Lab() as lab:
                 play(Demo(lab, api, story), console, story)
-                return None if is_once else stay(console, story)
+                return None if is_once else stay(console, api, story)
 
 
 def play(demo: Demo, console: RunningConsole, story: Story) -> None:
