@@ -1,11 +1,13 @@
 """The command line where nothing is set up: a sentence, and nothing left behind."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from django.core.management import get_commands
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,3 +44,9 @@ def test_a_database_that_was_not_migrated_is_no_traceback(tmp_path: Path) -> Non
 def test_a_python_without_django_is_told_which_one_to_use() -> None:
     said = said_by([sys.executable, "-S"], "add_token", "dora", "x")
     assert said == "Django is not here: run `make install` once, and then `.venv/bin/python manage.py`."
+
+
+def test_every_command_of_the_guides_is_there_and_written_as_it_is_typed() -> None:
+    text = "\n".join(path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+    assert len(re.findall(r"manage\.py", text)) == len(re.findall(r"\.venv/bin/python manage\.py \w", text)) > 5
+    assert set(re.findall(r"manage\.py (\w+)", text)) - set(get_commands()) == set()
