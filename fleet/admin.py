@@ -128,7 +128,8 @@ class BastionAdmin(ConsoleAdmin):
 
 
 STATE_COLOURS = {
-    **{"in sync": "success", "unreachable": "danger", "not enrolled": "info"},
+    **{"in sync": "success", "not enrolled": "info"},
+    **{"unreachable": "danger", "tombstoned": "danger", "failing": "danger"},
     **{"held": "warning", "drifted": "warning", "pending": "warning"},
 }
 
@@ -181,9 +182,10 @@ def state_of(server: Server) -> str:
         return "unreachable"
     if held and held.status:
         return "held"
+    in_sync = read(known, Type.IN_SYNC)
+    if in_sync and not in_sync.status:
+        return {"Drifted": "drifted", "Tombstoned": "tombstoned"}.get(in_sync.reason, "failing")
     in_step = (server.status.observed_epoch, server.status.observed_generation) == (server.epoch, server.generation)
-    if server.status.drift:
-        return "drifted"
     return "in sync" if in_step else "pending"
 
 

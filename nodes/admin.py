@@ -9,7 +9,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from unfold.decorators import action, display
 
-from fleet.admin import ConsoleAdmin, ServerAdmin, one, page_of
+from fleet.admin import ConsoleAdmin, ServerAdmin, one, page_of, state_of
 from fleet.conditions import Type, read
 from fleet.models import Server
 from fleet.questions import SureForm, ask
@@ -34,6 +34,7 @@ class NodeServerAdmin(ServerAdmin):
         return {
             "conditions": [condition for condition in found if condition],
             "status": obj.status,
+            "state": state_of(obj),
             "enrolment": enrolment,
             "is_waiting": enrolment is not None and enrolment.finished_at is None,
             "runs": obj.runs.all()[:5],

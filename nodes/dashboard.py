@@ -6,6 +6,7 @@ from django.db.models import Count, Q
 from django.http import HttpRequest
 
 from audit.models import Event
+from audit.verbs import Verb
 from fleet.admin import state_of
 from fleet.conditions import Condition, Type, read
 from fleet.models import Server
@@ -25,6 +26,8 @@ def show(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
             "servers": [{"server": server, "state": state_of(server)} for server in servers],
             "unreachable": [(server, found) for server in servers if (found := failing(server, Type.REACHABLE))],
             "broken": [(server, found) for server in servers if (found := failing(server, Type.INTACT))],
+            "refusing": [(server, found) for server in servers if (found := refusing(server))],
+            "strangers": strangers(servers),
             "pending": visible_receipts(user).filter(confirmed_at=None).select_related("server", "revocation")[:50],
             "holds": visible_holds(user).filter(approved_at=None),
             "reviews": visible_reviews(user).filter(OPEN)[:50],
@@ -37,6 +40,20 @@ def show(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
 def failing(server: Server, type: Type) -> Condition | None:
     found = read(server.status.conditions, type)
     return found if found and not found.status else None
+
+
+def refusing(server: Server) -> Condition | None:
+    """Why this server is not as desired, where neither a repair nor an approval will make it so."""
+    found = failing(server, Type.IN_SYNC)
+    return found if found and found.reason not in {"Drifted", "Held"} else None
+
+
+def strangers(servers: list[Server]) -> list[tuple[Server, Event]]:
+    """Servers where another machine answered, until a login with the pinned key works again; whatever failed since."""
+    since = {str(server.pk): (server, found.since) for server in servers if (found := failing(server, Type.REACHABLE))}
+    seen = Event.objects.filter(verb=Verb.IDENTITY_CHANGED, object_pk__in=list(since)).order_by("pk")
+    latest = {event.object_pk: event for event in seen}
+    return [(server, latest[pk]) for pk, (server, at) in since.items() if pk in latest and latest[pk].timestamp >= at]
 
 
 def waiting_holds(request: HttpRequest) -> int | str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from audit.services import SYSTEM, act, record_alone
@@ -225,6 +226,8 @@ def record_observation(
             status.observed_generation = min(state.generation, max(status.observed_generation - 1, 0))
             message = _why_not([], drift)[1] if drift else "The server holds another state than it confirmed last."
             _set(status, Type.IN_SYNC, status=False, reason="Drifted", message=message, now=now)
+        elif _is_over(status):
+            _set(status, Type.IN_SYNC, status=True, reason="InSync", message="", now=now)
         status.save()
     if drift and not had_drift:
         kinds = ", ".join(sorted({item.what for item in drift}))
@@ -236,6 +239,15 @@ def _differs(status: ServerStatus, state: NodeState) -> bool:
     """Whether the node holds something else than it confirmed last: restored, edited, or revoked at the box."""
     confirmed = (status.observed_epoch, status.observed_generation, status.observed_digest)
     return bool(status.observed_digest) and confirmed != (state.epoch, state.generation, state.digest)
+
+
+def _is_over(status: ServerStatus) -> bool:
+    """Whether a fault that no push will clear has gone: nothing newer is wanted there, or nothing ever pushed."""
+    found = conditions.read(status.conditions, Type.IN_SYNC)
+    if found is None or found.status or found.reason in {"Tombstoned", "Held", "PoolExhausted"}:
+        return False
+    settled = Q(is_observe_only=True) | Q(epoch=status.observed_epoch, generation=status.observed_generation)
+    return Server.objects.filter(settled, pk=status.server_id).exists()
 
 
 def record_peers(server_id: int, seen: Sequence[PeerSeen], now: dt.datetime) -> None:

@@ -8,9 +8,12 @@ from django.urls import reverse
 from django.utils import timezone
 
 from audit.models import Event
+from fleet.admin import state_of
 from fleet.conditions import Type, update
 from fleet.models import Environment, Server, ServerStatus, User
 from nodes.models import BootstrapLogin, Enrolment, HeldPush, Hold, PlanRequest, ReviewItem
+from nodes.observe import DriftSeen, NodeState
+from nodes.status import record_failure, record_observation
 from peers.models import Person
 from tests.build import make_peers, make_person, make_review, make_server
 from tests.doors import browser, rows
@@ -29,9 +32,17 @@ def at(page: str, *args: object) -> str:
 
 
 def mark_unreachable(server: Server) -> None:
-    message = "198.51.100.7:22 did not answer within 10 s."
-    condition = update({}, Type.REACHABLE, status=False, reason="ConnectTimeout", message=message, now=timezone.now())
-    ServerStatus.objects.filter(server=server).update(conditions=condition)
+    record_failure(server.pk, reason="ConnectTimeout", message="198.51.100.7:22 did not answer within 10 s.")
+
+
+def mark_out_of_sync(server: Server, reason: str) -> None:
+    """A server that holds the generation that is wanted, and is not as it should be all the same."""
+    Server.objects.filter(pk=server.pk).update(enrolled_at=timezone.now())
+    message = "The node refuses 1 peer(s)."
+    condition = update({}, Type.IN_SYNC, status=False, reason=reason, message=message, now=timezone.now())
+    now = Server.objects.get(pk=server.pk)
+    seen = {"observed_epoch": now.epoch, "observed_generation": now.generation}
+    ServerStatus.objects.filter(server=server).update(conditions=condition, **seen)
 
 
 def test_a_server_is_added_and_changed_through_its_service(bob: User, staging: Environment) -> None:
@@ -163,3 +174,53 @@ def test_a_peer_that_was_shut_at_its_machine_waits_on_the_first_page_until_someb
     assert rows() == before
     assert client.post(path, answer)["Location"] == page
     assert (ReviewItem.objects.get().decided_by, page in client.get("/admin/").content.decode()) == ("bob", False)
+
+
+@pytest.mark.parametrize(
+    ("reason", "word", "is_for_a_person"),
+    [("Tombstoned", "tombstoned", True), ("Nonsense", "failing", True), ("Drifted", "drifted", False)],
+)
+def test_list_overview_and_page_of_a_server_tell_one_story(
+    reason: str, word: str, is_for_a_person: bool, bob: User, staging: Environment
+) -> None:
+    server, client = make_server(staging), browser(bob)
+    mark_out_of_sync(server, reason)
+    for path in ("/admin/", at("fleet_server_changelist"), at("fleet_server_change", server.pk)):
+        page = client.get(path).content.decode()
+        assert (word in page, "in sync" in page) == (True, False), path
+    assert ("The node refuses 1 peer(s)." in client.get("/admin/").content.decode()) == is_for_a_person
+
+
+def test_the_first_page_names_a_changed_host_key_until_the_pinned_one_answers(bob: User, staging: Environment) -> None:
+    server, client = make_server(staging), browser(bob)
+    record_failure(server.pk, reason="HostKeyMismatch", message="the host key is SHA256:another")
+    mark_unreachable(server)
+    page = client.get("/admin/").content.decode()
+    assert ("did not answer within 10 s." in page, "SHA256:another" in page) == (True, True)
+    record_observation(server.pk, NodeState(1, 1, "0" * 64, ""), [], [], "1")
+    assert "SHA256:another" not in client.get("/admin/").content.decode()
+    mark_unreachable(server)
+    assert "SHA256:another" not in client.get("/admin/").content.decode()
+
+
+@pytest.mark.parametrize(
+    ("reason", "state"),
+    [("Nonsense", "in sync"), ("Tombstoned", "tombstoned"), ("Held", "failing"), ("PoolExhausted", "failing")],
+)
+def test_a_fault_that_was_of_the_moment_is_over_with_the_next_good_answer(
+    reason: str, state: str, staging: Environment
+) -> None:
+    server = make_server(staging)
+    mark_out_of_sync(server, reason)
+    held = Server.objects.get()
+    record_observation(server.pk, NodeState(held.epoch, held.generation, "0" * 64, ""), [], [], "1")
+    assert state_of(Server.objects.get()) == state
+
+
+def test_a_server_that_is_only_watched_drifts_no_longer_than_it_does(staging: Environment) -> None:
+    server = make_server(staging, is_observe_only=True)
+    Server.objects.update(enrolled_at=timezone.now())
+    drift = [DriftSeen(public_key="k", what="extra", detail="")]
+    for seen, state in ((drift, "drifted"), ([], "pending")):
+        record_observation(server.pk, NodeState(1, 1, "", ""), [], seen, "1")
+        assert state_of(Server.objects.get()) == state
