@@ -7,6 +7,8 @@ class Verb(StrEnum):
     SIGN_IN = "user.sign_in"
     SIGN_IN_REFUSED = "user.sign_in_refused"
     USER_ADD = "user.add"
+    USER_DISABLE = "user.disable"
+    USER_ENABLE = "user.enable"
     ROLE_GIVE = "role.give"
     ROLE_END = "role.end"
     TOKEN_ADD = "token.add"  # noqa: S105 - a verb

@@ -66,6 +66,16 @@ class ConsoleAdmin(ModelAdmin):
         """Offers only what the user sees."""
         return self.admin_site.get_model_admin(db_field.remote_field.model).get_queryset(request)
 
+    def idle(self, request: HttpRequest, row: Any) -> set[str]:
+        """Acts on this row that would be refused now: no button is shown; who asks all the same is told why not."""
+        return set()
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        row = self.get_object(request, object_id) if object_id else None
+        idle = self.idle(request, row) if row else set()
+        found = super().get_actions_detail(request, object_id)
+        return [button for button in found if button.method.__name__ not in idle]
+
     def page_context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
         """What the page of one row shows beside its form."""
         return {}
@@ -194,12 +204,44 @@ class UserAdmin(ConsoleAdmin):
     form = UserForm
     needs_admin = True
     is_changed = False
-    list_display = ("username", "email", "is_active", "is_superuser", "last_login")
+    list_display = ("username", "email", "state", "is_superuser", "last_login")
     search_fields = ("username", "email")
+    readonly_fields = ("state",)
+    actions_detail = ("disable", "enable")
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
         shown = ("username", "email", "is_superuser")
-        return (*shown, "is_active", "last_login", "date_joined") if obj else (*shown, "password")
+        return (*shown, "state", "last_login", "date_joined") if obj else (*shown, "password")
+
+    def idle(self, request: HttpRequest, row: User) -> set[str]:
+        return {"enable"} if row.is_active else {"disable"}
+
+    @display(label={"active": "success", "disabled": "danger"}, ordering="is_active")
+    def state(self, user: User) -> str:
+        return "active" if user.is_active else "disabled"
+
+    @action(description="Disable", icon="person_off", permissions=["operate"], variant="danger")
+    def disable(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        user = one(self, request, object_id)
+
+        def perform(values: dict[str, Any]) -> str:
+            return page_of(services.disable_user(actor=request.user, user=user, reason=values["reason"]))
+
+        title, text = f"Disable {user}?", "Their sessions and API tokens are refused at once. This can be undone."
+        return ask(request, perform, title=title, text=text, button="Disable", back=page_of(user))
+
+    @action(description="Enable", icon="person_check", permissions=["operate"])
+    def enable(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        user = one(self, request, object_id)
+
+        def perform(values: dict[str, Any]) -> str:
+            return page_of(services.enable_user(actor=request.user, user=user, reason=values["reason"]))
+
+        title, text = (
+            f"Enable {user} again?",
+            "What they still hold opens again: password, sessions, roles and API tokens.",
+        )
+        return ask(request, perform, title=title, text=text, button="Enable", back=page_of(user))
 
 
 @admin.register(Role)
@@ -218,6 +260,9 @@ class RoleAdmin(ConsoleAdmin):
         shown = ("user", "name", "environment")
         return (*shown, "began_at", "ended_at") if obj else shown
 
+    def idle(self, request: HttpRequest, row: Role) -> set[str]:
+        return {"end"} if row.ended_at else set()
+
     @action(description="End role", icon="person_remove", permissions=["operate"])
     def end(self, request: HttpRequest, object_id: str) -> HttpResponse:
         role = one(self, request, object_id)
@@ -226,7 +271,9 @@ class RoleAdmin(ConsoleAdmin):
             services.end_role(actor=request.user, role=role)
             return page_of(role)
 
-        return ask(request, perform, title=f"End the role {role}?", button="End role", form=SureForm, about=role)
+        text = f"{role.user} is refused there from the next click on. The role can be given anew."
+        title, back = f"End the role {role}?", page_of(role)
+        return ask(request, perform, title=title, text=text, button="End role", form=SureForm, back=back)
 
 
 @admin.register(ApiToken)
@@ -248,6 +295,9 @@ class ApiTokenAdmin(ConsoleAdmin):
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
         messages.warning(request, f"Copy the token now, it is shown this once: {form.text}")
 
+    def idle(self, request: HttpRequest, row: ApiToken) -> set[str]:
+        return {"revoke"} if row.revoked_at else set()
+
     @action(description="Revoke", icon="block", permissions=["operate"])
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         token = one(self, request, object_id)
@@ -256,7 +306,10 @@ class ApiTokenAdmin(ConsoleAdmin):
             tokens.revoke_token(actor=request.user, token=token, reason=values["reason"])
             return page_of(token)
 
-        return ask(request, perform, title=f"Revoke the token {token}?", button="Revoke", about=token)
+        text = f"Whatever uses it as {token.user} is refused at once, for ever. Its name is not given again."
+        return ask(
+            request, perform, title=f"Revoke the token {token}?", text=text, button="Revoke", back=page_of(token)
+        )
 
 
 def one(pages: ConsoleAdmin, request: HttpRequest, object_id: str) -> Any:

@@ -156,7 +156,7 @@ class UserForm(ServiceForm):
         required=False,
         strip=False,
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
-        help_text="Empty for a user who signs in elsewhere.",
+        help_text="Empty for a user who never signs in and has API tokens alone.",
     )
 
     class Meta:

@@ -21,14 +21,13 @@ def ask(
     *,
     title: str,
     button: str,
+    back: str,
     text: str = "",
     form: type[forms.Form] = ReasonForm,
-    about: Model | None = None,
     chosen: tuple[str, list[Model]] = ("", []),
-    **context: Any,
 ) -> HttpResponse:
     """Shows `form` and, once it is answered, redirects to the address that `perform` returns. What the service
-    refuses stands at the field. `chosen` is a list action's name and the rows it was asked for."""
+    refuses stands at the field. `back` is where Cancel leads; `chosen` is a list action's name and its rows."""
     is_answered = request.method == "POST" and ANSWERED in request.POST
     asked = form(request.POST if is_answered else None)
     if is_answered and asked.is_valid():
@@ -40,8 +39,7 @@ def ask(
     page = {
         **admin.site.each_context(request),
         **{"title": title, "button": button, "text": text, "form": asked, "answered": ANSWERED},
-        **{"about": about, "opts": about._meta if about else None, "action": chosen[0], "chosen": chosen[1]},
-        **context,
+        **{"back": back, "action": chosen[0], "chosen": chosen[1]},
     }
     return TemplateResponse(request, "admin/question.html", page)
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
-from audit.services import Actor, act
+from audit.services import Act, Actor, act
 from audit.verbs import Verb
 from fleet import addresses
 from fleet.access import require_admin, require_operator
@@ -91,6 +91,36 @@ def add_user(*, actor: Actor, username: str, email: str, password: str | None, i
         user.full_clean(exclude=["password"])
         user.save(force_insert=True)
         this.on(user)
+    return user
+
+
+def disable_user(*, actor: Actor, user: User, reason: str) -> User:
+    """They are refused at once, whatever session or token they hold. Roles and tokens stay, but open nothing."""
+    require_admin(actor)
+    if user.pk == actor.pk:
+        raise ValidationError("Nobody disables themselves: ask another administrator.")
+    with act(Verb.USER_DISABLE, actor=actor, reason=reason) as this:
+        # Locked in one order by all, so that of two administrators who disable each other one stays.
+        admins = User.objects.select_for_update().filter(is_superuser=True, is_active=True).order_by("pk")
+        if [admin.pk for admin in admins] == [user.pk]:
+            raise ValidationError(f"{user} is the last active administrator: add or enable another one first.")
+        return _set_active(this, user, is_active=False)
+
+
+def enable_user(*, actor: Actor, user: User, reason: str) -> User:
+    """They sign in again, with the sessions, roles and tokens that they still have."""
+    require_admin(actor)
+    with act(Verb.USER_ENABLE, actor=actor, reason=reason) as this:
+        return _set_active(this, user, is_active=True)
+
+
+def _set_active(this: Act, user: User, *, is_active: bool) -> User:
+    if not this.reason.strip():
+        raise ValidationError({"reason": "Say why."})
+    if not User.objects.filter(pk=user.pk, is_active=not is_active).update(is_active=is_active):
+        raise ValidationError(f"{user} is {'enabled' if is_active else 'disabled'} already.", code="taken")
+    user.is_active = is_active
+    this.on(user, changes={"is_active": [str(not is_active), str(is_active)]})
     return user
 
 

@@ -1,5 +1,6 @@
 """The first page: what needs a person now, and how every server is."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db.models import Count, Q
@@ -48,7 +49,7 @@ def refusing(server: Server) -> Condition | None:
     return found if found and found.reason not in {"Drifted", "Held"} else None
 
 
-def strangers(servers: list[Server]) -> list[tuple[Server, Event]]:
+def strangers(servers: Sequence[Server]) -> list[tuple[Server, Event]]:
     """Servers where another machine answered, until a login with the pinned key works again; whatever failed since."""
     since = {str(server.pk): (server, found.since) for server in servers if (found := failing(server, Type.REACHABLE))}
     seen = Event.objects.filter(verb=Verb.IDENTITY_CHANGED, object_pk__in=list(since)).order_by("pk")

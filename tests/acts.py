@@ -38,6 +38,7 @@ class World:
     hold: Hold
     review: ReviewItem
     user: User
+    leaver: User
     role: Role
     token: ApiToken
 
@@ -51,9 +52,11 @@ def make_world(environment: Environment) -> World:
     HeldPush.objects.create(hold=hold, server=server, removals=9, held=50)
     review = make_review(Peer.objects.get(device=device, server=server))
     user = fleet.add_user(actor=SYSTEM, username=f"u-{environment}", email="", password=None, is_superuser=False)
+    leaver = fleet.add_user(actor=SYSTEM, username=f"l-{environment}", email="", password=None, is_superuser=False)
+    fleet.disable_user(actor=SYSTEM, user=leaver, reason=WHY)
     role = fleet.give_role(actor=SYSTEM, user=user, name=Role.Name.AUDITOR, environment=environment)
     token, _ = tokens.add_token(actor=SYSTEM, user=user, name=f"t-{environment}", scope=ApiToken.Scope.READ)
-    return World(environment, server, person, device, grant, hold, review, user, role, token)
+    return World(environment, server, person, device, grant, hold, review, user, leaver, role, token)
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,24 @@ ACTS = [
         email="dave@example.com",
         password="a long enough word",
         is_superuser=False,
+        who="admin",
+    ),
+    _asked(
+        "user.disable",
+        lambda w: str(w.user),
+        fleet.disable_user,
+        user=lambda w: w.user,
+        reason=WHY,
+        says=WHY,
+        who="admin",
+    ),
+    _asked(
+        "user.enable",
+        lambda w: str(w.leaver),
+        fleet.enable_user,
+        user=lambda w: w.leaver,
+        reason=WHY,
+        says=WHY,
         who="admin",
     ),
     _asked(
