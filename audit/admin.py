@@ -23,7 +23,7 @@ class EventAdmin(ModelAdmin):
 
     list_display = ("timestamp", "what", "target_label", "environment_label", "actor_label", "came_from", "reason")
     list_filter = ("verb", "environment_label", "origin")
-    search_fields = ("target_label", "actor_label", "reason")
+    search_fields = ("target_label", "actor_label", "reason", "changes")
     date_hierarchy = None
     list_fullwidth = True
     ordering = ("-id",)

@@ -68,9 +68,11 @@ class Act:
         before: models.Model | None = None,
         changes: Changes | None = None,
         environment: str = "",
+        label: str = "",
     ) -> None:
+        """`label` names the target where it stands for more than itself."""
         diff = dict(changes) if changes is not None else model_instance_diff(before, target)
-        self.event = _event(self, target, diff or {}, environment)
+        self.event = _event(self, target, diff or {}, environment, label or str(target))
 
 
 @contextlib.contextmanager
@@ -84,26 +86,31 @@ def act(verb: Verb, *, actor: Actor, reason: str = "") -> Iterator[Act]:
         this.event.save(force_insert=True)
 
 
+def cut(text: str, limit: int) -> str:
+    """Text that fits a column; what does not is seen to be cut."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
 def record_alone(verb: Verb, target: models.Model, *, reason: str = "", environment: str = "") -> None:
     """An Event for something that was seen rather than changed, such as drift."""
     with act(verb, actor=SYSTEM, reason=reason) as this:
         this.on(target, changes={}, environment=environment)
 
 
-def _event(this: Act, target: models.Model, changes: dict[str, object], environment: str) -> Event:
+def _event(this: Act, target: models.Model, changes: dict[str, object], environment: str, label: str) -> Event:
     origin = current_origin()
-    label = str(target)[:254]
+    label = cut(label, 254)
     return Event(
         act=this.id,
         cid=str(this.id),
         verb=this.verb,
         action=_action(this.verb),
-        reason=this.reason[:500],
+        reason=cut(this.reason, 500),
         origin=origin.kind,
         origin_detail=origin.detail[:100],
         remote_addr=origin.remote_addr,
         actor_id=this.actor.pk,
-        actor_label=str(this.actor)[:254],
+        actor_label=cut(str(this.actor), 254),
         content_type=ContentType.objects.get_for_model(target),
         object_pk=str(target.pk),
         object_id=target.pk if isinstance(target.pk, int) else None,

@@ -9,6 +9,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from unfold.decorators import action, display
 
+from audit.models import Event
 from fleet.admin import ConsoleAdmin, ServerAdmin, one, page_of, state_of
 from fleet.conditions import Type, read
 from fleet.models import Server
@@ -19,6 +20,9 @@ from nodes.access import visible_holds, visible_reviews
 from nodes.forms import DecisionForm, EnrolForm
 from nodes.models import Enrolment, Hold, PlanRequest, ReviewItem, Run
 from nodes.reviews import decide_review
+from peers.access import visible_peers
+
+SHOWN = 500  # peers of a hold on one page; the event that caused it names all
 
 
 @admin.register(Server)
@@ -155,7 +159,10 @@ class HoldAdmin(ConsoleAdmin):
         return visible_holds(request.user)
 
     def page_context(self, request: HttpRequest, obj: Hold) -> dict[str, Any]:
-        return {"pushes": obj.pushes.all()}
+        peers = visible_peers(request.user).filter(ended_act=obj.act, gone_at=None)
+        shown = peers.order_by("server__name", "device__person__name", "device__name")[:SHOWN]
+        act = self.admin_site.get_model_admin(Event).get_queryset(request).filter(act=obj.act).first()
+        return {"pushes": obj.pushes.all(), "peers": shown, "more": max(0, peers.count() - SHOWN), "act": act}
 
     @display(label={"waiting": "warning", "approved": "success"})
     def state(self, hold: Hold) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 from django.db import transaction
 
 from audit.models import Event
-from audit.services import SYSTEM, act
+from audit.services import SYSTEM, act, cut
 from audit.verbs import Verb
 from fleet.models import Server
 from nodes.models import HeldPush, Hold
@@ -67,7 +67,7 @@ def _hold(server_id: int, causes: Counter[uuid.UUID], held: int) -> str:
         cause = _describe(act_id)
         texts.append(cause)
         with transaction.atomic():
-            hold, is_new = Hold.objects.get_or_create(act=act_id, defaults={"cause": cause[:500]})
+            hold, is_new = Hold.objects.get_or_create(act=act_id, defaults={"cause": cut(cause, 500)})
             values = {"removals": removals, "held": held}
             HeldPush.objects.update_or_create(hold=hold, server_id=server_id, defaults=values)
         if is_new:

@@ -20,9 +20,10 @@ def revoke_devices(*, actor: Actor, devices: Sequence[Device], reason: str) -> R
     """Kills these keys on every server that ever held them. ValidationError where one is revoked already."""
     if not devices:
         raise ValidationError({"device": "Choose at least one device."})
-    label = str(devices[0]) if len(devices) == 1 else f"{len(devices)} devices"
     owners = {device.person_id for device in devices}
     person = devices[0].person if len(owners) == 1 else None
+    many = f"{len(devices)} devices of {person or f'{len(owners)} people'}"
+    label = str(devices[0]) if len(devices) == 1 else many
     return _revoke(actor, sorted({device.public_key for device in devices}), label, person, reason)
 
 

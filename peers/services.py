@@ -123,8 +123,16 @@ def end_grants(*, actor: Actor, grants: Sequence[Grant], reason: str) -> None:
             raise ValidationError("One of these grants has ended already: look again.", code="taken")
         is_decided = len(people_of(grants)) == 1
         settle(people_of(grants), this=this, ending=Ending(is_decided=is_decided), issue_on=())
-        changes = {"ended": ["", ", ".join(sorted(str(grant) for grant in grants))[:2000]]}
-        this.on(grants[0], changes=changes, environment=_only_environment(grants))
+        changes = {f"grant {grant.pk}": [str(grant), "ended"] for grant in grants}
+        this.on(grants[0], changes=changes, environment=_only_environment(grants), label=_name(grants))
+
+
+def _name(grants: Sequence[Grant]) -> str:
+    """One by its own name, several by how many they are and of whom."""
+    if len(grants) == 1:
+        return str(grants[0])
+    people = {grant.person for grant in grants}
+    return f"{len(grants)} grants of {people.pop() if len(people) == 1 else f'{len(people)} people'}"
 
 
 def _only_environment(grants: Sequence[Grant]) -> str:

@@ -56,6 +56,13 @@ def test_no_event_can_be_changed_or_deleted(staging: Environment, attempt: Calla
     assert Event.objects.count() == len(before) + 1
 
 
+def test_what_does_not_fit_is_seen_to_be_cut(staging: Environment) -> None:
+    with act(Verb.ENVIRONMENT_CHANGE, actor=SYSTEM, reason="r" * 501) as this:
+        this.on(staging, changes={}, label="t" * 255)
+    event = Event.objects.latest("pk")
+    assert (event.reason, event.target_label) == (f"{'r' * 499}…", f"{'t' * 253}…")
+
+
 def test_an_event_cannot_be_replaced_in_place(staging: Environment) -> None:
     event = Event.objects.get()
     statement = "INSERT OR REPLACE INTO audit_event SELECT * FROM audit_event"

@@ -14,7 +14,8 @@ from fleet.models import Environment, Server, ServerStatus, User
 from nodes.models import BootstrapLogin, Enrolment, HeldPush, Hold, PlanRequest, ReviewItem
 from nodes.observe import DriftSeen, NodeState
 from nodes.status import record_failure, record_observation
-from peers.models import Person
+from peers.models import Grant, Person
+from peers.services import end_grants
 from tests.build import make_peers, make_person, make_review, make_server
 from tests.doors import browser, rows
 
@@ -136,6 +137,22 @@ def test_a_hold_is_approved_with_a_reason(bob: User, staging: Environment) -> No
     assert rows() == before
     assert client.post(path, {"_answered": "1", "reason": "the project is over"}).status_code == 302
     assert Hold.objects.get().approved_by == "bob"
+
+
+def test_the_page_of_a_hold_names_all_whose_peers_would_go(bob: User, staging: Environment) -> None:
+    make_server(staging)
+    peers = make_peers(staging, 6)
+    end_grants(actor=bob, grants=list(Grant.objects.all()), reason="project is over")
+    event = Event.objects.get(verb="grant.end")
+    hold = Hold.objects.create(act=event.act, cause="grant.end")
+    HeldPush.objects.create(hold=hold, server=peers[0].server, removals=6, held=6)
+    client = browser(bob)
+    page = client.get(at("nodes_hold_change", hold.pk)).content.decode()
+    assert [peer.device.person.name in page for peer in peers] == [True] * 6
+    assert at("audit_event_change", event.pk) in page
+    for peer in peers:
+        found = client.get(at("audit_event_changelist"), {"q": f"{peer.device.person.name} to"}).content.decode()
+        assert at("audit_event_change", event.pk) in found
 
 
 def test_the_menu_counts_what_waits_and_shows_nothing_where_nothing_does(alice: User) -> None:

@@ -214,3 +214,25 @@ def test_a_device_is_registered_by_who_operates_all_that_its_person_may_reach(
     end_grants(actor=SYSTEM, grants=[grant], reason="project over")
     make_grant(person, staging)
     assert register_device(actor=bob, person=person, name="laptop", public_key=new_public_key()).pk
+
+
+def test_the_end_of_many_grants_is_named_after_all_of_them(staging: Environment) -> None:
+    names = [f"Temp {number} {'x' * 80}" for number in range(60)]
+    grants = [make_grant(make_person(name), staging) for name in [*names, names[0]]]
+    end_grants(actor=SYSTEM, grants=grants, reason="project is over")
+    event = Event.objects.get(verb="grant.end")
+    assert event.target_label == "61 grants of 61 people"
+    assert {old for old, new in event.changes.values()} == {f"{name} to staging" for name in names}
+    assert len(event.changes) == 61
+    carol = make_person("Carol")
+    end_grants(actor=SYSTEM, grants=[make_grant(carol, staging) for _ in range(2)], reason="left")
+    assert Event.objects.latest("pk").target_label == "2 grants of Carol"
+
+
+def test_the_revocation_of_many_devices_is_named_after_all_of_them(staging: Environment) -> None:
+    carol = make_person("Carol")
+    revoke_devices(actor=SYSTEM, devices=[make_device(carol, name) for name in ("laptop", "phone")], reason="left")
+    assert Event.objects.latest("pk").target_label == "2 devices of Carol"
+    several = [make_device(make_person(name)) for name in ("Ann", "Ben")]
+    revoke_devices(actor=SYSTEM, devices=several, reason="left")
+    assert Event.objects.latest("pk").target_label == "2 devices of 2 people"
