@@ -113,6 +113,10 @@ class EnvironmentAdmin(ConsoleAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Environment]:
         return visible_environments(request.user).annotate(held=Count("servers"))
 
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
+        shown = ("name", "description", "address_rest")
+        return (*shown, "reason") if obj and self.has_change_permission(request, obj) else shown
+
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
         return ("name",) if obj else ()
 
@@ -144,6 +148,9 @@ STATE_COLOURS = {
 }
 
 
+WHY = ("This change", {"fields": ("reason",)})
+
+
 class ServerAdmin(ConsoleAdmin):
     """Registered by `nodes`, which adds what is asked of the machine."""
 
@@ -160,7 +167,9 @@ class ServerAdmin(ConsoleAdmin):
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        return self.fieldsets if obj else self.fieldsets[:-1]
+        if obj is None:
+            return self.fieldsets[:-1]
+        return (*self.fieldsets, *([WHY] if self.has_change_permission(request, obj) else []))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Server]:
         live = Count("peers", filter=Q(peers__ended_at=None))

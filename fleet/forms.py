@@ -52,7 +52,7 @@ class ServiceForm(AnyModelForm):
         try:
             if self.instance._state.adding:
                 self.instance = self.add(dict(self.cleaned_data))
-            elif values:
+            elif values.keys() - {"reason"}:
                 self.instance = self.change(values)
         except REFUSED as error:
             refuse(self, error)
@@ -62,6 +62,30 @@ class ServiceForm(AnyModelForm):
 
     def save_m2m(self) -> None:
         """Services have saved all there is."""
+
+
+class Reason(forms.CharField):
+    """Why a person does this, on one line; it is kept in the ledger."""
+
+    def __init__(self, **attrs: str) -> None:
+        super().__init__(
+            max_length=500,
+            validators=[fields.one_line],
+            widget=UnfoldAdminTextInputWidget(attrs={**attrs, "autocomplete": "off"}),
+            help_text="Kept in the ledger, for whoever asks later.",
+            error_messages={"required": "Say why: the ledger keeps it."},
+        )
+
+
+class ReasonedForm(ServiceForm):
+    """A change needs a reason, here as over the API; a new row needs none."""
+
+    reason = Reason()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance._state.adding:
+            del self.fields["reason"]
 
 
 class Line(forms.CharField):
@@ -89,18 +113,12 @@ class Lines(forms.CharField):
 
 
 class ReasonForm(forms.Form):
-    """Why a person does this; it is kept in the ledger."""
+    """The question why, where nothing else is asked."""
 
-    reason = forms.CharField(
-        max_length=500,
-        validators=[fields.one_line],
-        widget=UnfoldAdminTextInputWidget(attrs={"autofocus": "", "autocomplete": "off"}),
-        help_text="Kept in the ledger, for whoever asks later.",
-        error_messages={"required": "Say why: the ledger keeps it."},
-    )
+    reason = Reason(autofocus="")
 
 
-class EnvironmentForm(ServiceForm):
+class EnvironmentForm(ReasonedForm):
     address_rest = forms.DurationField(
         required=False,
         validators=[fields.valid_rest],
@@ -133,7 +151,7 @@ class BastionForm(ServiceForm):
         return services.add_bastion(actor=self.actor, **values)
 
 
-class ServerForm(ServiceForm):
+class ServerForm(ReasonedForm):
     dns = Lines(label="DNS", help_text="Addresses that clients ask, one a line.")
 
     class Meta:

@@ -10,6 +10,7 @@ from django.urls import reverse
 from unfold.decorators import action, display
 
 from audit.models import Event
+from fleet.access import may_operate
 from fleet.admin import ConsoleAdmin, ServerAdmin, one, page_of, state_of
 from fleet.conditions import Type, read
 from fleet.models import Server
@@ -31,6 +32,9 @@ class NodeServerAdmin(ServerAdmin):
 
     actions_detail = ("plan", "reconcile", "enrol")
     change_form_outer_before_template = "admin/nodes/server_state.html"
+
+    def idle(self, request: HttpRequest, row: Server) -> set[str]:
+        return set() if may_operate(request.user, row.environment) else set(self.actions_detail)
 
     def page_context(self, request: HttpRequest, obj: Server) -> dict[str, Any]:
         found = [read(obj.status.conditions, type) for type in Type]
@@ -157,6 +161,9 @@ class HoldAdmin(ConsoleAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Hold]:
         return visible_holds(request.user)
+
+    def idle(self, request: HttpRequest, row: Hold) -> set[str]:
+        return {"approve"} if row.approved_at else set()
 
     def page_context(self, request: HttpRequest, obj: Hold) -> dict[str, Any]:
         peers = visible_peers(request.user).filter(ended_act=obj.act, gone_at=None)

@@ -9,7 +9,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from unfold.decorators import action, display
 
-from fleet.admin import ConsoleAdmin, one, page_of
+from fleet.access import may_operate
+from fleet.admin import ConsoleAdmin, one, page_of, state_of
 from fleet.conditions import Type, read
 from fleet.questions import ask
 from fleet.templatetags.moments import ago
@@ -24,7 +25,7 @@ from peers.access import (
 from peers.api import config_answer
 from peers.forms import DeviceForm, GrantForm, PersonForm
 from peers.models import Device, Grant, Peer, Person, Receipt, Revocation
-from peers.revocation import revoke_devices, revoke_person
+from peers.revocation import may_revoke, revoke_devices, revoke_person
 from peers.selectors import address_of
 from peers.services import end_grants
 
@@ -52,6 +53,10 @@ class PersonAdmin(ConsoleAdmin):
             "peers": peer_rows(visible_peers(request.user).filter(device__person=obj)),
             "revocations": revocations_of(request, obj),
         }
+
+    def idle(self, request: HttpRequest, row: Person) -> set[str]:
+        keys = row.devices.values_list("public_key", flat=True)
+        return set() if may_revoke(request.user, keys) else {"revoke"}
 
     @display(description="devices", ordering="held")
     def devices_held(self, person: Any) -> int:
@@ -100,6 +105,9 @@ class DeviceAdmin(ConsoleAdmin):
     def page_context(self, request: HttpRequest, obj: Device) -> dict[str, Any]:
         return {"peers": peer_rows(visible_peers(request.user).filter(device=obj))}
 
+    def idle(self, request: HttpRequest, row: Device) -> set[str]:
+        return set() if may_revoke(request.user, [row.public_key]) else {"revoke"}
+
     @display(label={"live": "success", "tombstoned": "danger"})
     def state(self, device: Device) -> str:
         return "tombstoned" if device.revoked_at else "live"
@@ -140,6 +148,9 @@ class GrantAdmin(ConsoleAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Grant]:
         return visible_grants(request.user)
+
+    def idle(self, request: HttpRequest, row: Grant) -> set[str]:
+        return {"end"} if row.ended_at or not may_operate(request.user, row.place) else set()
 
     @display(description="to")
     def place_name(self, grant: Grant) -> str:
@@ -190,6 +201,9 @@ class PeerAdmin(ConsoleAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Peer]:
         return visible_peers(request.user)
+
+    def idle(self, request: HttpRequest, row: Peer) -> set[str]:
+        return {"config"} if row.ended_at or not may_operate(request.user, row.server.environment) else set()
 
     @display(description="addresses")
     def addresses(self, peer: Peer) -> str:
@@ -260,7 +274,7 @@ def peer_rows(peers: QuerySet[Peer]) -> list[dict[str, Any]]:
             "peer": peer,
             "addresses": [address_of(peer.ipv4), address_of(peer.ipv6)],
             "state": peer_state(peer),
-            "is_in_sync": peer.server.status.observed_generation >= peer.server.generation,
+            "server_state": "" if peer.ended_at else state_of(peer.server),
         }
         for peer in ordered
     ]

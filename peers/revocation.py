@@ -8,12 +8,14 @@ from django.utils import timezone
 
 from audit.services import Act, Actor, AtMachine, act
 from audit.verbs import Verb
-from fleet.access import require_operator
+from fleet.access import may_operate, require_operator
 from fleet.changes import DRAIN_REVOCATIONS, hint, lock_servers, raise_generation
 from fleet.models import Environment, Server
 from peers.keys import BadKey, parse_public_key
 from peers.models import Device, Peer, Person, Receipt, Revocation, Tombstone
 from peers.settle import Ending, end_peers, lock_keys
+
+INSTEAD = "end the grants to your own environments now, and ask an administrator to revoke"
 
 
 def revoke_devices(*, actor: Actor, devices: Sequence[Device], reason: str) -> Revocation:
@@ -62,8 +64,14 @@ def _owner(public_key: str) -> tuple[str, Person | None]:
     return (str(device), device.person) if device else (f"key {public_key}", None)
 
 
+def may_revoke(actor: Actor, keys: Iterable[str]) -> bool:
+    """Whether there is one that is not revoked yet, and the actor operates wherever these are."""
+    left = Device.objects.filter(public_key__in=list(keys), revoked_at=None).values_list("public_key", flat=True)
+    return bool(left) and may_operate(actor, *_environments(left))
+
+
 def _revoke(actor: Actor, keys: list[str], label: str, person: Person | None, reason: str) -> Revocation:
-    require_operator(actor, *_environments(keys))
+    require_operator(actor, *_environments(keys), instead=INSTEAD)
     row = Revocation(label=label, person=person, reason=reason, revoked_by=str(actor))
     return _carry_out(actor, row, keys)
 

@@ -4,10 +4,12 @@ import pytest
 
 from fleet.models import User
 from tests.doors import rows, script
+from tests.fleet.test_api_sign_in import LISTS
 
 WRITES = [
     *("environments", "servers", "bastions", "people", "devices", "grants", "revocations", "grants/end"),
 ]
+FILTERS = "person, public_key, is_revoked, limit, offset"
 BODIES = {
     "deep list": b"[" * 10_000 + b"]" * 10_000,
     "deep object": b'{"name":' * 10_000 + b"1" + b"}" * 10_000,
@@ -100,3 +102,19 @@ def test_a_strange_page_of_a_list_is_still_a_list(query: str, alice: User) -> No
 def test_a_filter_that_is_no_number_is_refused(query: str, alice: User) -> None:
     code, body = script(alice).get(f"devices?{query}")
     assert (code, list(body)) == (400, ["person"])
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_a_filter_that_does_not_exist_is_named_not_ignored(path: str, alice: User) -> None:
+    """B4: a slip of the finger never answers with every row."""
+    caller = script(alice)
+    code, body = caller.get(f"{path}?devcie=5&limit=10&offset=0")
+    assert (code, list(body)) == (400, ["devcie"])
+    assert body["devcie"][0].startswith("There is no such filter: use ")
+    assert body["devcie"][0].endswith("limit, offset.")
+    assert caller.get(f"{path}?limit=10&offset=0")[0] == 200
+
+
+def test_the_filters_that_there_are_are_named(alice: User) -> None:
+    code, body = script(alice).get("devices?nosuch=1")
+    assert (code, body) == (400, {"nosuch": [f"There is no such filter: use {FILTERS}."]})

@@ -51,10 +51,15 @@ def test_a_server_is_added_and_changed_through_its_service(bob: User, staging: E
     assert client.post(at("fleet_server_add"), {**SERVER, "environment": staging.pk}).status_code == 302
     server = Server.objects.get()
     assert server.dns == ["10.1.0.1", "fd00:1::1"]
-    assert client.post(at("fleet_server_change", server.pk), {**SERVER, "mtu": "1400"}).status_code == 302
+    path, change = at("fleet_server_change", server.pk), {**SERVER, "mtu": "1400"}
+    assert list(client.post(path, change).context["adminform"].form.errors) == ["reason"]
+    assert client.post(path, {**change, "reason": "tunnel in tunnel"}).status_code == 302
     changed = Server.objects.get()
     assert (changed.mtu, changed.generation) == (1400, server.generation + 1)
-    assert Event.objects.get(verb="server.change").changes == {"mtu": ["1420", "1400"]}
+    event = Event.objects.get(verb="server.change")
+    assert (event.changes, event.reason) == ({"mtu": ["1420", "1400"]}, "tunnel in tunnel")
+    assert client.post(path, {**change, "reason": "nothing else"}).status_code == 302
+    assert Event.objects.filter(verb="server.change").count() == 1
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,10 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from fleet.models import Environment, Server, User
+from audit.services import SYSTEM
+from fleet.models import Environment, Role, Server, ServerStatus, User
+from fleet.services import give_role
+from nodes.status import record_failure
 from peers.models import Device, Grant, Peer, PeerStatus, Person, Receipt, Revocation
 from tests.build import make_device, make_grant, make_person, make_server, new_public_key
 from tests.doors import browser, rows
@@ -164,7 +167,13 @@ def test_an_operator_of_elsewhere_is_told_why_not(
     client = browser(bob)
     before = rows()
     errors = errors_of(client.post(path, data))
-    assert errors == {"__all__": ["bob is not an operator of production."]}
+    assert list(errors) == ["__all__"]
+    assert "ask an administrator" in errors["__all__"][0]
+    assert "production" not in errors["__all__"][0]
+    assert rows() == before
+    give_role(actor=SYSTEM, user=bob, name=Role.Name.AUDITOR, environment=production)
+    before = rows()
+    assert errors_of(client.post(path, data)) == {"__all__": ["bob is not an operator of production."]}
     assert rows() == before
     assert browser(alice).post(path, data).status_code == 302
 
@@ -216,3 +225,48 @@ def test_the_page_of_a_peer_gives_its_tunnel_file(bob: User, staging: Environmen
     answer = client.get(path)
     assert (answer.status_code, answer["Content-Type"]) == (200, "text/plain; charset=utf-8")
     assert answer.content.decode().startswith("[Interface]\n")
+
+
+def test_no_button_is_shown_for_what_would_be_refused(
+    bob: User, charlie: User, staging: Environment, production: Environment
+) -> None:
+    make_server(staging), make_server(production)
+    give_role(actor=SYSTEM, user=charlie, name=Role.Name.OPERATOR, environment=production)
+    give_role(actor=SYSTEM, user=charlie, name=Role.Name.AUDITOR, environment=staging)
+    device = make_held_device(staging)
+    peer = Peer.objects.get()
+    buttons = (
+        *((device, "revoke"), (device.person, "revoke"), (device.person.grants.get(), "end"), (peer, "config")),
+        *((peer.server, act) for act in ("plan", "reconcile", "enrol")),
+    )
+
+    def shown(user: User) -> set[bool]:
+        client = browser(user)
+        return {
+            at(f"{row._meta.app_label}_{row._meta.model_name}_{act}", row.pk)
+            in client.get(at(f"{row._meta.app_label}_{row._meta.model_name}_change", row.pk)).content.decode()
+            for row, act in buttons
+        }
+
+    assert (shown(bob), shown(charlie)) == ({True}, {False})
+    buttons = buttons[:4]
+    path = at("peers_person_revoke", device.person_id)
+    assert browser(bob).post(path, {"_answered": "1", "reason": "left"}).status_code == 302
+    browser(bob).post(at("peers_grant_end", Grant.objects.get().pk), {"_answered": "1", "reason": "left"})
+    assert shown(bob) == {False}
+
+
+def test_a_peer_says_what_its_server_says_and_nothing_once_it_ended(bob: User, staging: Environment) -> None:
+    server, client = make_server(staging), browser(bob)
+    device = make_held_device(staging)
+    Server.objects.update(enrolled_at=timezone.now())
+    path = at("peers_device_change", device.pk)
+    assert ">pending<" in client.get(path).content.decode()
+    now = Server.objects.get(pk=server.pk)
+    seen = {"observed_epoch": now.epoch, "observed_generation": now.generation}
+    ServerStatus.objects.update(**seen)
+    assert "<td>yes</td>" in client.get(path).content.decode()
+    record_failure(server.pk, reason="NodeSilent", message="no answer")
+    assert ">unreachable<" in client.get(path).content.decode()
+    client.post(at("peers_device_revoke", device.pk), {"_answered": "1", "reason": "lost"})
+    assert ">unreachable<" not in client.get(path).content.decode()
