@@ -21,14 +21,14 @@ admin.site.unregister(Event)
 class EventAdmin(ModelAdmin):
     """Read-only: the ledger is append-only, here as in the database."""
 
-    list_display = ("timestamp", "what", "target_label", "environment_label", "actor_label", "came_from", "reason")
+    list_display = ("timestamp", "what", "target", "environment", "by", "came_from", "reason")
     list_filter = ("verb", "environment_label", "origin")
     search_fields = ("target_label", "actor_label", "reason", "changes")
     date_hierarchy = None
     list_fullwidth = True
     ordering = ("-id",)
     fields = (
-        *("timestamp", "verb", "target_label", "environment_label", "actor_label", "came_from", "remote_addr"),
+        *("timestamp", "verb", "target", "environment", "by", "came_from", "remote_addr"),
         *("reason", "differences", "act"),
     )
     readonly_fields = fields
@@ -49,6 +49,18 @@ class EventAdmin(ModelAdmin):
     @display(description="verb", ordering="verb", label={"": "danger"})
     def what(self, event: Event) -> tuple[str, str]:
         return event.verb, event.verb or "unexplained"
+
+    @display(description="target", ordering="target_label")
+    def target(self, event: Event) -> str:
+        return event.target_label
+
+    @display(description="environment", ordering="environment_label")
+    def environment(self, event: Event) -> str:
+        return event.environment_label
+
+    @display(description="actor", ordering="actor_label")
+    def by(self, event: Event) -> str:
+        return event.actor_label
 
     @display(description="from")
     def came_from(self, event: Event) -> str:

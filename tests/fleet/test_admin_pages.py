@@ -156,3 +156,9 @@ def test_a_redirect_after_signing_in_stays_on_the_site(alice: User) -> None:
     for target in ("https://evil.example.com/", "//evil.example.com", "javascript:alert(1)"):
         answer = browser().post(f"/admin/login/?next={target}", {**data, "next": target})
         assert (answer.status_code, answer["Location"]) == (302, "/admin/")
+
+
+def test_a_title_is_the_name_as_it_is(alice: User, staging: Environment) -> None:
+    server = make_server(staging, "vpn-ams")
+    page = browser(alice).get(address(Server, "change", server.pk)).content.decode()
+    assert ("vpn-ams" in page, "Vpn-ams" in page) == (True, False)
