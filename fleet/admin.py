@@ -143,7 +143,7 @@ class BastionAdmin(ConsoleAdmin):
 
 STATE_COLOURS = {
     **{"in sync": "success", "not enrolled": "info"},
-    **{"unreachable": "danger", "tombstoned": "danger", "failing": "danger"},
+    **dict.fromkeys(("unreachable", "journal broken", "tombstoned", "failing"), "danger"),
     **{"held": "warning", "drifted": "warning", "pending": "warning"},
 }
 
@@ -199,6 +199,9 @@ def state_of(server: Server) -> str:
     reachable, held = read(known, Type.REACHABLE), read(known, Type.HELD)
     if reachable and not reachable.status:
         return "unreachable"
+    intact = read(known, Type.INTACT)
+    if intact and not intact.status:
+        return "journal broken"
     if held and held.status:
         return "held"
     in_sync = read(known, Type.IN_SYNC)

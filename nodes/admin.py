@@ -209,6 +209,9 @@ class ReviewItemAdmin(ConsoleAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[ReviewItem]:
         return visible_reviews(request.user)
 
+    def idle(self, request: HttpRequest, row: ReviewItem) -> set[str]:
+        return {"decide"} if row.decided_at else set()
+
     @display(description="state", label={"waiting": "warning", "resume": "success", "revoke": "danger"})
     def result(self, item: ReviewItem) -> str:
         return item.state

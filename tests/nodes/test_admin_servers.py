@@ -36,11 +36,11 @@ def mark_unreachable(server: Server) -> None:
     record_failure(server.pk, reason="ConnectTimeout", message="198.51.100.7:22 did not answer within 10 s.")
 
 
-def mark_out_of_sync(server: Server, reason: str) -> None:
+def mark_out_of_sync(server: Server, reason: str, type: Type = Type.IN_SYNC) -> None:
     """A server that holds the generation that is wanted, and is not as it should be all the same."""
     Server.objects.filter(pk=server.pk).update(enrolled_at=timezone.now())
     message = "The node refuses 1 peer(s)."
-    condition = update({}, Type.IN_SYNC, status=False, reason=reason, message=message, now=timezone.now())
+    condition = update({}, type, status=False, reason=reason, message=message, now=timezone.now())
     now = Server.objects.get(pk=server.pk)
     seen = {"observed_epoch": now.epoch, "observed_generation": now.generation}
     ServerStatus.objects.filter(server=server).update(conditions=condition, **seen)
@@ -196,17 +196,23 @@ def test_a_peer_that_was_shut_at_its_machine_waits_on_the_first_page_until_someb
     assert rows() == before
     assert client.post(path, answer)["Location"] == page
     assert (ReviewItem.objects.get().decided_by, page in client.get("/admin/").content.decode()) == ("bob", False)
+    assert path not in client.get(page).content.decode()
 
 
 @pytest.mark.parametrize(
-    ("reason", "word", "is_for_a_person"),
-    [("Tombstoned", "tombstoned", True), ("Nonsense", "failing", True), ("Drifted", "drifted", False)],
+    ("type", "reason", "word", "is_for_a_person"),
+    [
+        (Type.IN_SYNC, "Tombstoned", "tombstoned", True),
+        (Type.IN_SYNC, "Nonsense", "failing", True),
+        (Type.IN_SYNC, "Drifted", "drifted", False),
+        (Type.INTACT, "JournalBroken", "journal broken", True),
+    ],
 )
 def test_list_overview_and_page_of_a_server_tell_one_story(
-    reason: str, word: str, is_for_a_person: bool, bob: User, staging: Environment
+    type: Type, reason: str, word: str, is_for_a_person: bool, bob: User, staging: Environment
 ) -> None:
     server, client = make_server(staging), browser(bob)
-    mark_out_of_sync(server, reason)
+    mark_out_of_sync(server, reason, type)
     for path in ("/admin/", at("fleet_server_changelist"), at("fleet_server_change", server.pk)):
         page = client.get(path).content.decode()
         assert (word in page, "in sync" in page) == (True, False), path
