@@ -1570,13 +1570,13 @@ class Node:
         link, running = link_index(self.name), frozenset(ran.stdout.split())
         version = link, running, stamp(self.state.path), len(self.tombstones.read()), self.journal.head()
         now = self.clock.read().time
-        if ran.returncode != 0:
-            self._revive()
-            return
         if version == self.quiet[0] and now < self.quiet[1]:
             return
         if not state.generation:
             remove_peers(self.name, [key for key in running if key in self.tombstones.read()])
+            return
+        if ran.returncode != 0:
+            self._revive()
             return
         self._enforce(state, link, running)
         ends = [peer_of(line).expires_at for line in state.lines.values()]
