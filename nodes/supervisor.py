@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import queue
 import shutil
 import signal
 import subprocess
@@ -95,7 +96,9 @@ class Supervisor:
 
     def __init__(self, parts: Sequence[Part], say: Callable[[str, str], None]) -> None:
         self._children = [Child(part, say) for part in parts]
-        self._asked_to_stop = threading.Event()
+        # Not an Event: set by a signal that comes while it is waited for, that never returns. A SimpleQueue may be.
+        self._asked_to_stop: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._is_stopping = False
 
     def run(self, on_ready: Callable[[], None]) -> None:
         """Returns when all have stopped; `on_ready` is called once all have started."""
@@ -104,16 +107,23 @@ class Supervisor:
                 for child in self._children:
                     child.start()
                     self._wait_until_ready(child)
-                if not self._asked_to_stop.is_set():
+                if not self._is_stopping:
                     on_ready()
-                while not self._asked_to_stop.wait(LOOK_EVERY):
+                while not self._must_stop_after(LOOK_EVERY):
                     self._look_after_all()
             finally:
                 for child in reversed(self._children):
                     child.stop()
 
+    def _must_stop_after(self, seconds: float) -> bool:
+        if not self._is_stopping:
+            with contextlib.suppress(queue.Empty):
+                self._asked_to_stop.get(timeout=seconds)
+                self._is_stopping = True
+        return self._is_stopping
+
     def _wait_until_ready(self, child: Child) -> None:
-        while not child.part.is_ready() and not self._asked_to_stop.wait(LOOK_EVERY):
+        while not child.part.is_ready() and not self._must_stop_after(LOOK_EVERY):
             self._look_after_all(until=child)
 
     def _look_after_all(self, until: Child | None = None) -> None:
@@ -125,7 +135,7 @@ class Supervisor:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         numbers = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(number, lambda *_: self._asked_to_stop.set()) for number in numbers]
+        before = [signal.signal(number, lambda number, _: self._asked_to_stop.put(number)) for number in numbers]
         try:
             yield
         finally:

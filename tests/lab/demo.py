@@ -5,6 +5,7 @@ All that happens, happens by the API of a Console that `manage.py up` runs; what
 
 import argparse
 import datetime as dt
+import queue
 import secrets
 import signal
 import sys
@@ -265,11 +266,10 @@ def stay(console: RunningConsole, api: Api, story: Story) -> None:
     """Until Ctrl-C or SIGTERM."""
     story.tell(f"The Console stays at {console.url}/ with these logins until Ctrl-C; for a shell of yours:")
     print(f"\n    {exports(console, api)}\n", flush=True)
-    stop = threading.Event()
+    stop: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    while not stop.wait(1):
-        pass
+        signal.signal(number, lambda number, _: stop.put(number))
+    stop.get()
     story.tell("taking everything away")
 
 
