@@ -59,11 +59,11 @@ class Crew:
         self._openers = ThreadPoolExecutor(THREADS, thread_name_prefix="opener")
 
     def work(self, job: Callable[[], object]) -> "Future[None]":
-        return self._threads.submit(_run, job)
+        return _told(self._threads.submit(_run, job))
 
     def open(self, job: Callable[[], object]) -> "Future[None]":
         """For jobs that wait for a connection first: unreachable servers fill this lane and no other."""
-        return self._openers.submit(_run, job)
+        return _told(self._openers.submit(_run, job))
 
     def close(self) -> None:
         self._openers.shutdown(wait=True, cancel_futures=True)
@@ -76,11 +76,20 @@ def _run(job: Callable[[], object]) -> None:
     try:
         with acting_from("task", "crew"):
             job()
-    except Exception:
-        logger.exception("a job failed; the sweep will come back to it")
-        raise
     finally:
         connections.close_all()
+
+
+def _told(future: "Future[None]") -> "Future[None]":
+    """Its failure goes into the log: mostly nobody waits for a job."""
+    future.add_done_callback(_tell_failure)
+    return future
+
+
+def _tell_failure(future: "Future[None]") -> None:
+    error = None if future.cancelled() else future.exception()
+    if error is not None:
+        logger.error("a job failed; the sweep will come back to it", exc_info=error)
 
 
 _crew: Crew | None = None

@@ -35,9 +35,18 @@ class EnrolmentFailed(Exception):
 
 def run_enrolment(enrolment_id: str, pool: SessionPool) -> None:
     """Carries out an enrolment that waits, once; its row tells how it went."""
-    claimed = Enrolment.objects.filter(pk=enrolment_id, state=Enrolment.State.WAITING)
-    if not claimed.update(state=Enrolment.State.RUNNING):
-        return
+    if claim(enrolment_id):
+        carry_out(enrolment_id, pool)
+
+
+def claim(enrolment_id: str) -> bool:
+    """Whether it waited, and is the caller's now to carry out."""
+    waiting = Enrolment.objects.filter(pk=enrolment_id, state=Enrolment.State.WAITING)
+    return bool(waiting.update(state=Enrolment.State.RUNNING))
+
+
+def carry_out(enrolment_id: str, pool: SessionPool) -> None:
+    """An enrolment that the caller has claimed."""
     enrolment = Enrolment.objects.select_related("server__environment", "server__bastion").get(pk=enrolment_id)
     try:
         login = _use_login(enrolment)

@@ -2,20 +2,19 @@
 
 import getpass
 import sys
-import time
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
 
 from audit.context import acting_from
 from audit.services import SYSTEM
 from fleet.models import Server
-from nodes.bootstrap import INSTALL_TIMEOUT
 from nodes.crew import Crew
-from nodes.enrol import run_enrolment
+from nodes.enrol import carry_out, claim
 from nodes.models import Enrolment
 from nodes.services import request_enrolment
 
@@ -60,24 +59,16 @@ def _read(key: Path) -> str:
 def _run(server: Server, host_key: str, user: str, password: str, private_key: str) -> Enrolment:
     crew = Crew()
     try:
-        enrolment = request_enrolment(
-            actor=SYSTEM, server=server, host_key=host_key, user=user, password=password, private_key=private_key
-        )
-        run_enrolment(str(enrolment.pk), crew.pool)
-        _wait_for(enrolment)
+        # Claimed before it is committed: no worker sees it wait.
+        with transaction.atomic():
+            enrolment = request_enrolment(
+                actor=SYSTEM, server=server, host_key=host_key, user=user, password=password, private_key=private_key
+            )
+            claim(str(enrolment.pk))
+        carry_out(str(enrolment.pk), crew.pool)
     except ValidationError as error:
         raise CommandError("; ".join(error.messages)) from None
     finally:
         crew.close()
+    enrolment.refresh_from_db()
     return enrolment
-
-
-def _wait_for(enrolment: Enrolment) -> None:
-    """A worker may have taken it up before us; then its end is awaited."""
-    until = time.monotonic() + INSTALL_TIMEOUT + 60
-    while time.monotonic() < until:
-        enrolment.refresh_from_db()
-        if enrolment.finished_at:
-            return
-        time.sleep(0.2)
-    raise CommandError("No end after six minutes: see the enrolment's page.")
