@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.nodes.node.machine import Machine
+from tests.nodes.node.build import make_whole
+from tests.nodes.node.machine import Machine, Session
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +30,12 @@ def machine(shared_machine: Machine) -> Iterator[Machine]:
     yield shared_machine
     while shared_machine.sessions:
         shared_machine.sessions.pop().close()
+
+
+@pytest.fixture
+def session(machine: Machine, request: pytest.FixtureRequest) -> Session:
+    """A session at an interface that holds the module's PEERS, at generation 1."""
+    machine.make_interface()
+    session = machine.session("wg0")
+    session.ask("apply", **make_whole(1, request.module.PEERS))
+    return session

@@ -6,20 +6,10 @@ import hashlib
 import json
 from typing import Any
 
-import pytest
-
 from tests.nodes.node.build import make_key, make_peer, make_whole, text_of
 from tests.nodes.node.machine import Machine, Session
 
 PEERS = [make_peer(n) for n in range(6)]
-
-
-@pytest.fixture
-def session(machine: Machine) -> Session:
-    machine.make_interface()
-    session = machine.session("wg0")
-    session.ask("apply", **make_whole(1, PEERS))
-    return session
 
 
 def entries(session: Session, after: int = 0) -> list[dict[str, Any]]:

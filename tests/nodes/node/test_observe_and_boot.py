@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import time
 
-import pytest
-
 from tests.nodes.node.build import dead, make_key, make_peer, make_whole
 from tests.nodes.node.machine import Machine, Session
 
 PEERS = [make_peer(n) for n in range(6)]
-
-
-@pytest.fixture
-def session(machine: Machine) -> Session:
-    machine.make_interface()
-    session = machine.session("wg0")
-    session.ask("apply", **make_whole(1, PEERS))
-    return session
 
 
 def reboot(machine: Machine, hooks: bool = True) -> None:

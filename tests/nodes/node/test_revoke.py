@@ -19,14 +19,6 @@ HELD_UP = {
 }
 
 
-@pytest.fixture
-def session(machine: Machine) -> Session:
-    machine.make_interface()
-    session = machine.session("wg0")
-    session.ask("apply", **make_whole(1, PEERS))
-    return session
-
-
 def test_exactly_the_revoked_peer_is_gone(machine: Machine, session: Session) -> None:
     """D16: one peer removed, all else as it was."""
     before = machine.run("wg", "show", "wg0", "dump").splitlines()

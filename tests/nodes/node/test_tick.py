@@ -15,14 +15,6 @@ PEERS = [make_peer(n) for n in range(8)]
 FIRST = [peer["public_key"] for peer in PEERS]
 
 
-@pytest.fixture
-def session(machine: Machine) -> Session:
-    machine.make_interface()
-    session = machine.session("wg0")
-    session.ask("apply", **make_whole(1, PEERS))
-    return session
-
-
 def tick(machine: Machine) -> None:
     assert json.loads(machine.run("muster-node", "tick", "wg0")) == {"ok": True}
 
