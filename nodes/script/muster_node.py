@@ -128,14 +128,9 @@ def no_number(_text: str) -> float:
 def parse_json(line: bytes) -> Json:
     """One JSON object, or Refused: no duplicate fields, no floats, strict UTF-8, no deep nesting."""
     need(len(line) <= MAX_LINE, "request", "a line may have 16 MiB")
+    numbers: Json = {"parse_int": whole_number, "parse_float": no_number, "parse_constant": no_number}
     try:
-        value = json.loads(
-            line.decode("utf-8"),
-            object_pairs_hook=unique_fields,
-            parse_int=whole_number,
-            parse_float=no_number,
-            parse_constant=no_number,
-        )
+        value = json.loads(line.decode("utf-8"), object_pairs_hook=unique_fields, **numbers)
     except (ValueError, RecursionError):
         raise Refused("bad_request", "request: not a line of JSON") from None
     need(type(value) is dict, "request", "must be a JSON object")
@@ -226,13 +221,21 @@ class Peer(NamedTuple):
     preshared: str | None
     networks: tuple[str, ...]
     expires_at: int | None
+    replaces: str | None
     ranges: tuple[Range, ...]
     line: str
 
 
-def parse_peer(value: object) -> Peer:
-    peer = fields_of(value, "peer", ("public_key", "preshared_key", "allowed_ips", "expires_at"))
+PEER = ("public_key", "preshared_key", "allowed_ips", "expires_at")
+PARSED: dict[str, Peer] = {}
+
+
+def parse_peer(value: Any) -> Peer:
+    is_new_key = type(value) is dict and "replaces" in value
+    peer = fields_of(value, "peer", (*PEER, "replaces") if is_new_key else PEER)
     key, preshared, expires_at = parse_key(peer["public_key"]), peer["preshared_key"], peer["expires_at"]
+    replaces = parse_key(peer["replaces"], "replaces") if is_new_key else None
+    need(replaces != key, "replaces", "must be another key")
     if preshared is not None:
         raw_key(preshared, "preshared_key")
     if expires_at is not None:
@@ -241,13 +244,16 @@ def parse_peer(value: object) -> Peer:
     ranges = tuple(parse_network(item, "allowed_ips") for item in items)
     order = [(version, text) for version, _, _, text in ranges]
     need(order == sorted(set(order)), "allowed_ips", "must be sorted by (version, text), each once")
-    return Peer(key, preshared, tuple(items), expires_at, ranges, canonical(peer))
+    line = canonical(peer)
+    parsed = Peer(key, preshared, tuple(text for _, text in order), expires_at, replaces, ranges, line)
+    if len(PARSED) >= 2 * MAX_PEERS:
+        PARSED.clear()
+    return PARSED.setdefault(line, parsed)
 
 
-@functools.lru_cache(maxsize=2 * MAX_PEERS)
 def peer_of(line: str) -> Peer:
-    """The peer of one line of canonical text."""
-    return parse_peer(parse_json(line.encode()))
+    """The peer of one line of canonical text, parsed once in the life of this process."""
+    return PARSED.get(line) or parse_peer(parse_json(line.encode()))
 
 
 class Interface(NamedTuple):
@@ -278,16 +284,20 @@ def interface_of(line: str) -> Interface:
     return parse_interface(parse_json(line.encode()))
 
 
-def check_overlap(peers: Iterable[Peer]) -> None:
-    """Refuses two peers that would share an address."""
-    ranges = sorted((reach, peer.key) for peer in peers for reach in peer.ranges)
-    version, end, owner = 0, -1, ""
-    for (kind, first, last, _), key in ranges:
+def check_overlap(peers: Sequence[Peer]) -> None:
+    """Refuses two peers that would share an address, but for a peer and the one that replaces it."""
+    keys = {peer.key for peer in peers}
+    replaced = [peer.replaces for peer in peers if peer.replaces in keys]
+    need(len(set(replaced)) == len(replaced), "replaces", "two peers replace the same key")
+    owners = ((peer, peer.replaces if peer.replaces in keys else peer.key) for peer in peers)
+    ranges = sorted((reach, owner or "") for peer, owner in owners for reach in peer.ranges)
+    version, end, before = 0, -1, ""
+    for (kind, first, last, _), owner in ranges:
         if kind != version:
-            version, end, owner = kind, -1, ""
-        need(first > end or key == owner, "allowed_ips", "two peers share an address")
+            version, end, before = kind, -1, ""
+        need(first > end or owner == before, "allowed_ips", "two peers share an address")
         if last > end:
-            end, owner = last, key
+            end, before = last, owner
 
 
 def parse_item(value: object) -> tuple[str, str]:
@@ -690,8 +700,7 @@ def parse_state(data: bytes) -> State:
     need(hashlib.sha256(rest).hexdigest().encode() == check, "state", "is damaged")
     head, interface, *rows = rest.decode().split("\n")[:-1]
     epoch, generation, pushed, digest, seen = json.loads(head)
-    # Each row is canonical JSON of a peer, so its last field is the public key.
-    lines = {row[-46:-2]: row for row in rows}
+    lines = {row.partition('"public_key":"')[2][:44]: row for row in rows}
     return State(epoch, generation, pushed, digest, interface, lines, seen, "state")
 
 
@@ -792,11 +801,11 @@ class Kernel(NamedTuple):
     peers: dict[str, Live]
 
 
-@functools.lru_cache(maxsize=2 * MAX_PEERS)
-def network_order(text: str) -> tuple[int, str]:
-    """(version, canonical text): inet_ntop writes some addresses otherwise than `ipaddress`."""
-    network = ipaddress.ip_network(text, strict=False)
-    return network.version, str(network)
+def kernel_networks(text: str) -> tuple[str, ...]:
+    """wg's list of networks as the protocol writes and sorts them; inet_ntop ends some IPv6 addresses in dots."""
+    items = [item for item in text.split(",") if optional(item)]
+    plain = (str(ipaddress.ip_network(item)) if ":" in item and "." in item else item for item in items)
+    return tuple(sorted(plain, key=lambda item: (":" in item, item)))
 
 
 def optional(text: str) -> str | None:
@@ -810,9 +819,8 @@ def parse_dump(text: str) -> Kernel:
     peers = {}
     for row in rows:
         key, preshared, endpoint, allowed, handshake, received, sent, _keepalive = row.split("\t")
-        order = sorted(network_order(item) for item in allowed.split(",") if optional(item))
         counts = int(handshake), int(received), int(sent)
-        peers[key] = Live(optional(preshared), tuple(item for _, item in order), optional(endpoint), *counts)
+        peers[key] = Live(optional(preshared), kernel_networks(allowed), optional(endpoint), *counts)
     return Kernel(optional(public), int(port), peers)
 
 
@@ -993,12 +1001,9 @@ def scan_file(path: str, _version: Stamp | None) -> tuple[frozenset[str] | None,
 def routes_wanted(interface: Interface, peers: Iterable[Peer]) -> set[str]:
     """Networks of peers that the interface's own networks do not cover."""
     own = [(net.version, int(net.network_address), int(net.broadcast_address)) for net in interface.networks]
-    return {
-        text
-        for peer in peers
-        for version, first, last, text in peer.ranges
-        if not any(version == kind and low <= first and last <= high for kind, low, high in own)
-    }
+    reaches = [reach for peer in peers for reach in peer.ranges]
+    inside = {r for r in reaches if any(r[0] == kind and low <= r[1] and r[2] <= high for kind, low, high in own)}
+    return {text for _, _, _, text in set(reaches) - inside}
 
 
 def routes_held(name: str, table: str) -> set[str]:
@@ -1036,10 +1041,8 @@ def is_closed(name: str) -> bool:
 
 
 def masquerade_body(name: str, interface: Interface) -> str:
-    rows = [
-        '    %s saddr %s oifname != "%s" masquerade\n' % ("ip" if net.version == 4 else "ip6", net, name)
-        for net in interface.networks
-    ]
+    row = '    %s saddr %s oifname != "%s" masquerade\n'
+    rows = [row % ("ip" if net.version == 4 else "ip6", net, name) for net in interface.networks]
     return "  chain out {\n    type nat hook postrouting priority 100;\n%s  }\n" % "".join(rows)
 
 
@@ -1119,6 +1122,7 @@ class Push(NamedTuple):
 
     epoch: int
     generation: int
+    journal_seen: int
     digest: str
     approved: bool
     decided: frozenset[str]
@@ -1126,14 +1130,15 @@ class Push(NamedTuple):
     interface: Interface | None
     put: dict[str, Peer]
     remove: list[str]
-    journal_seen: int
     dry_run: bool
 
 
-def parse_peers(value: object, field: str) -> dict[str, Peer]:
+def parse_peers(value: Any, field: str) -> dict[str, Peer]:
+    """The peers by key. Takes the list apart on its way, so that ten thousand are not held twice."""
+    list_of(value, field, MAX_PEERS)
     peers = {}
-    for item in list_of(value, field, MAX_PEERS):
-        peer = parse_peer(item)
+    while value:
+        peer = parse_peer(value.pop())
         need(peer.key not in peers, field, "a peer is there twice")
         peers[peer.key] = peer
     return peers
@@ -1148,19 +1153,12 @@ def parse_push(body: Json, dry_run: bool) -> Push:
     put = parse_peers(body["peers" if whole else "put"], "peers" if whole else "put")
     remove = [] if whole else parse_keys(body["remove"], "remove")
     need(not any(key in put for key in remove), "remove", "a peer is both put and removed")
-    push = Push(
-        parse_int(body["epoch"], "epoch"),
-        parse_int(body["generation"], "generation"),
-        parse_digest(body["digest"], "digest"),
-        parse_bool(body["approved"], "approved"),
-        frozenset(parse_keys(body["decided"], "decided")),
-        None if whole else parse_digest(body["base"], "base"),
-        parse_interface(body["interface"]) if whole else None,
-        put,
-        remove,
-        parse_int(body["journal_seen"], "journal_seen"),
-        dry_run,
-    )
+    epoch, generation, seen = (parse_int(body[name], name) for name in ("epoch", "generation", "journal_seen"))
+    approved, decided = parse_bool(body["approved"], "approved"), frozenset(parse_keys(body["decided"], "decided"))
+    base = None if whole else parse_digest(body["base"], "base")
+    interface = parse_interface(body["interface"]) if whole else None
+    digest = parse_digest(body["digest"], "digest")
+    push = Push(epoch, generation, seen, digest, approved, decided, base, interface, put, remove, dry_run)
     if push.interface:
         check_content(push, push.interface.line, {key: peer.line for key, peer in put.items()})
     return push
@@ -1171,7 +1169,7 @@ def check_content(push: Push, interface: str, lines: Mapping[str, str]) -> None:
     if content_digest(interface, lines) != push.digest:
         raise Refused("digest", "the content is not what its digest says; send it again")
     need(len(lines) <= MAX_PEERS, "peers", "too many")
-    check_overlap(peer_of(line) for line in lines.values())
+    check_overlap([peer_of(line) for line in lines.values()])
 
 
 def is_repair(state: State, push: Push) -> bool:
@@ -1240,7 +1238,8 @@ class Node:
         self.journal = Journal(paths, name)
         self.clock = Clock(paths)
         self.memory = "%s/%s.seen" % (paths.run, name)
-        self.quiet: tuple[object, int] = (None, 0)
+        # As it was at the last tick, until when nothing ends, and the new keys whose first handshake is awaited.
+        self.quiet: tuple[object, int, Set[str]] = (None, 0, frozenset())
         self.told: dict[str, list[Any]] | None = None
         self.has_routes = True
 
@@ -1259,10 +1258,17 @@ class Node:
         }
 
     def wanted(self, lines: Mapping[str, str]) -> dict[str, Peer]:
-        """The peers that should run now: those of a state's lines minus tombstones, local suspends and expired."""
-        dead, now = self.dead(), self.clock.read().time
+        """The peers that should run now: those of a state's lines minus tombstones, local suspends and expired.
+
+        A new key has no addresses yet while the one that it replaces is there.
+        """
+        dead, buried, now = self.dead(), self.tombstones.read(), self.clock.read().time
         peers = (peer_of(line) for key, line in lines.items() if key not in dead)
-        return {peer.key: peer for peer in peers if is_alive(peer, now)}
+        alive = {peer.key: peer for peer in peers if is_alive(peer, now)}
+        for key, peer in alive.items():
+            if peer.replaces in lines and peer.replaces not in buried:
+                alive[key] = peer._replace(networks=(), ranges=())
+        return alive
 
     def dead(self) -> Set[str]:
         """Keys that must not run, whatever the state says."""
@@ -1364,13 +1370,9 @@ class Node:
         self.tombstones.heal()
         # Reads the boot path once, so that no revoke has to wait for it.
         disk_places(self.paths, set(), self.state)
-        about = {
-            "version": VERSION,
-            "protocol": PROTOCOL,
-            "python": "%d.%d.%d" % sys.version_info[:3],
-            "boot_id": read_text(self.paths.proc + "/kernel/random/boot_id").strip(),
-        }
-        return {"state": self.summary(), "node": about}
+        about = {"version": VERSION, "protocol": PROTOCOL, "python": "%d.%d.%d" % sys.version_info[:3]}
+        boot_id = read_text(self.paths.proc + "/kernel/random/boot_id").strip()
+        return {"state": self.summary(), "node": {**about, "boot_id": boot_id}}
 
     def revoke(self, body: Json) -> Json:
         """Tombstones, kernel, state; then all is read back. Waits for the gate alone, 1 s at most."""
@@ -1436,12 +1438,8 @@ class Node:
         plan = plan_kernel(kernel.peers if kernel else {}, self.wanted(lines))
         would = {"remove": sorted(plan.removed), "add": sorted(peer.key for peer in plan.added)}
         would["update"] = sorted(peer.key for peer in plan.updated)
-        return {
-            "result": "planned",
-            "would": would,
-            "removals": count_removals(state, push, lines, self.dead(), self.clock.read().time),
-            "state": self.summary(),
-        }
+        removals = count_removals(state, push, lines, self.dead(), self.clock.read().time)
+        return {"result": "planned", "would": would, "removals": removals, "state": self.summary()}
 
     def _take_and_settle(self, push: Push) -> Json:
         with locked(self.apply_lock, 10.0) as held:
@@ -1467,11 +1465,10 @@ class Node:
         before = self.state.read()
         repair = is_repair(before, push)
         interface, asked = content_of(before, push, repair)
-        unseen = self.acts("suspended", "revoked", after=push.journal_seen) & asked.keys()
+        unseen = self.acts("suspended", "revoked", "rotated", after=push.journal_seen) & asked.keys()
         if unseen:
-            raise Refused(
-                "conflict", "peers in it were shut here: read the journal, then push", keys=sorted(unseen)[:100]
-            )
+            advice = "peers in it were shut here: read the journal, then push"
+            raise Refused("conflict", advice, keys=sorted(unseen)[:100])
         check_brake(before, push, count_removals(before, push, asked, self.dead(), self.clock.read().time))
         with locked(self.gate, 10.0) as gate:
             if gate is None:
@@ -1556,7 +1553,7 @@ class Node:
         left = sorted(set(keys) & kernel.peers.keys()) if kernel else []
         return {"state": self.summary(), "suspended": sorted(set(keys) - set(left)), "left": left}
 
-    def tick(self) -> None:
+    def tick(self) -> Json:
         """What has to happen without the Console: what is over or not wanted goes out, what was lost comes back."""
         state = self.state.read()
         self.tombstones.heal()
@@ -1564,13 +1561,16 @@ class Node:
         with locked(self.apply_lock, 0.0) as lock:
             if lock is not None:
                 self._tick(state)
+        return {}
 
     def _tick(self, state: State) -> None:
-        ran = run(["wg", "show", self.name, "peers"])
-        link, running = link_index(self.name), frozenset(ran.stdout.split())
+        ran = run(["wg", "show", self.name, "latest-handshakes"])
+        moments = dict(row.split("\t") for row in ran.stdout.splitlines())
+        link, running = link_index(self.name), frozenset(moments)
+        shaken = frozenset(key for key, moment in moments.items() if moment != "0")
         version = link, running, stamp(self.state.path), len(self.tombstones.read()), self.journal.head()
         now = self.clock.read().time
-        if version == self.quiet[0] and now < self.quiet[1]:
+        if version == self.quiet[0] and now < self.quiet[1] and not shaken & self.quiet[2]:
             return
         if not state.generation:
             remove_peers(self.name, [key for key in running if key in self.tombstones.read()])
@@ -1578,20 +1578,23 @@ class Node:
         if ran.returncode != 0:
             self._revive()
             return
-        self._enforce(state, link, running)
-        ends = [peer_of(line).expires_at for line in state.lines.values()]
-        self.quiet = version, min((end for end in ends if end and end > now), default=2**62)
+        self._enforce(state, link, running, shaken)
+        peers = self.wanted(self.state.read().lines)
+        ends = (peer.expires_at for peer in peers.values() if peer.expires_at)
+        self.quiet = version, min(ends, default=2**62), {key for key, peer in peers.items() if peer.replaces in peers}
 
-    def _enforce(self, state: State, link: int, running: Set[str]) -> None:
+    def _enforce(self, state: State, link: int, running: Set[str], shaken: Set[str]) -> None:
         """Brings the interface to the state, and writes down why it was not there."""
         if self.recall()[0] not in (0, link):
             self.journal.add("restored", [None], "the interface is new")
             self._load(state)
             return
         self.notice(running)
-        wanted = self.wanted(state.lines).keys()
-        extra, missing = sorted(running - wanted), wanted - running
-        if not extra and not missing:
+        running = running - self._move_in(self.wanted(state.lines), shaken)
+        wanted = self.wanted(state.lines)
+        extra, missing = sorted(running - wanted.keys()), wanted.keys() - running
+        # Of a new key the addresses count too: this may come after a kill, before it got them.
+        if not extra and not missing and not any(peer.replaces for peer in wanted.values()):
             self.remember(running)
             return
         why = {key: self._why_out(key, state) for key in extra}
@@ -1600,6 +1603,17 @@ class Node:
             self.journal.add(what, [key for key in extra if why[key] == what], "taken out")
         if missing:
             self.journal.add("restored", [None], "%d peers were gone" % len(missing))
+
+    def _move_in(self, wanted: Mapping[str, Peer], shaken: Set[str]) -> Set[str]:
+        """A new key that shook hands has come to stay: the old ones die, and leave their addresses to it."""
+        new = {peer.replaces: key for key, peer in wanted.items() if peer.replaces in wanted and key in shaken}
+        words = {old: "replaced by " + key for old, key in new.items() if old}
+        for old, reason in words.items():
+            # As at a revoke by hand: the Console has to hear of it, even if we are killed here.
+            self.journal.add("rotated", [old], reason)
+        if words:
+            self._bury(words)
+        return words.keys()
 
     def _why_out(self, key: str, state: State) -> str:
         known = "expired" if key in state.lines else "unknown"
@@ -1640,7 +1654,8 @@ def read_lines(stream: BinaryIO) -> Iterator[bytes]:
     for line in iter(lambda: stream.readline(MAX_LINE + 1), b""):
         need(len(line) <= MAX_LINE, "request", "a line may have 16 MiB")
         need(line.endswith(b"\n"), "request", "the last line was cut off")
-        yield line[:-1]
+        line = line[:-1]
+        yield line
 
 
 def failure(refused: Refused) -> Json:
@@ -1708,31 +1723,16 @@ def break_glass(node: Node, given: argparse.Namespace) -> Json:
     return node.revoke({"keys": [{"public_key": key, "reason": given.reason} for key in keys]})
 
 
-def ticked(node: Node) -> str:
-    """What went wrong in a tick; empty where nothing did."""
-    try:
-        node.tick()
-    except Refused as refused:
-        return refused.message
-    except Exception as error:
-        return defect(error)
-    return ""
-
-
-def interfaces(paths: Paths) -> list[str]:
-    """Those that this program has a state of."""
-    return sorted(path.split("/")[-2] for path in glob.glob(paths.lib + "/*/state"))
-
-
 def daemon(paths: Paths) -> None:
-    """Ticks for every interface of this machine, until it is ended; that may be at any moment."""
+    """Ticks for every interface that has a state here, until it is ended; that may be at any moment."""
     nodes: dict[str, Node] = {}
     said: dict[str, str] = {}
     clock = Clock(paths)
     while True:
         troubles = {"clock": "a jump forward is held until the Console confirms it" if clock.keep().held else ""}
-        for name in interfaces(paths):
-            troubles[name] = ticked(nodes.setdefault(name, Node(name, paths)))
+        for name in sorted(path.split("/")[-2] for path in glob.glob(paths.lib + "/*/state")):
+            reply = guarded(nodes.setdefault(name, Node(name, paths)).tick)
+            troubles[name] = "" if reply["ok"] else reply["error"]["message"]
         for name, trouble in troubles.items():
             if trouble and said.get(name) != trouble:
                 alarm("%s: %s" % (name, trouble))
@@ -1750,7 +1750,7 @@ def execute(node: Node, given: argparse.Namespace) -> int:
     if given.command == "observe":
         reply = guarded(lambda: node.observe({"full": True}))
     elif given.command == "tick":
-        reply = failure(Refused("kernel", trouble)) if (trouble := ticked(node)) else {"ok": True}
+        reply = guarded(node.tick)
     else:
         reply = guarded(lambda: break_glass(node, given))
     send(reply)
