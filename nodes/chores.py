@@ -4,7 +4,7 @@ import datetime as dt
 from concurrent.futures import Future
 from functools import partial
 
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from fleet.addresses import release_ranges
@@ -15,6 +15,7 @@ from nodes.models import BootstrapLogin, Enrolment, PlanRequest, Run
 from nodes.plans import fill_plan
 from nodes.status import record_failure
 from nodes.targets import make_missing_keys
+from peers.models import Peer
 from peers.settle import expire_peers, settle_placements
 
 LOGIN_LIFE = dt.timedelta(minutes=10)
@@ -41,7 +42,8 @@ def release_rested() -> int:
     """Addresses whose rest is over and whose peer was seen gone may be given to another peer."""
     now = timezone.now()
     resting = AddressRange.objects.filter(released_at=None).exclude(freed_at=None)
-    gone = resting.exclude(Q(peer4__gone_at=None, peer4__isnull=False) | Q(peer6__gone_at=None, peer6__isnull=False))
+    held = Peer.objects.filter(Q(ipv4=OuterRef("pk")) | Q(ipv6=OuterRef("pk")), gone_at=None)
+    gone = resting.filter(~Exists(held))
     rested = [row.pk for row in gone.select_related("server__environment") if _has_rested(row, now)]
     return release_ranges(rested, now)
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection
 
 from django.conf import settings
-from django.db.models import Exists, OuterRef
+from django.db.models import Case, Exists, F, OuterRef, Q, When
 
 from fleet.models import Server
 from fleet.pools import from_hex, gateway
@@ -36,14 +36,16 @@ def interface_state(server: Server) -> InterfaceState:
 def _peers(server_id: int) -> dict[str, PeerState]:
     keyring = Keyring.read(settings.KEYRING_PEERS)
     dead = Tombstone.objects.filter(public_key=OuterRef("device__public_key"))
-    shut = ReviewItem.objects.filter(peer=OuterRef("pk"), decided_at=None)
+    # Who was shut out at the machine does not come in by a new key either.
+    shut = ReviewItem.objects.filter(Q(peer=OuterRef("pk")) | Q(peer=OuterRef("replaces")), decided_at=None)
     rows = Peer.objects.filter(~Exists(dead), ~Exists(shut), server=server_id, ended_at=None, device__revoked_at=None)
+    old = Case(When(replaces__ended_at=None, then=F("replaces__device__public_key")))
     columns = ("id", "device__public_key", "preshared_key", "ipv4__first", "ipv6__first", "expires_at")
     found = {}
-    for pk, key, sealed, four, six, expires_at in rows.values_list(*columns):
+    for pk, key, sealed, four, six, expires_at, replaces in rows.values_list(*columns, old):
         psk = keyring.open(sealed, Place("peers_peer", "preshared_key", str(pk)))
         expiry = int(expires_at.timestamp()) if expires_at else None
-        found[key] = PeerState(key, psk, (f"{from_hex(four)}/32", f"{from_hex(six)}/128"), expiry)
+        found[key] = PeerState(key, psk, (f"{from_hex(four)}/32", f"{from_hex(six)}/128"), expiry, replaces)
     return found
 
 

@@ -13,7 +13,7 @@ from nodes.chain import Cursor
 from nodes.observe import Entry, Nonsense
 from nodes.pool import Session
 from nodes.reviews import open_review
-from peers.revocation import spread_revocation
+from peers.revocation import is_replaced, spread_revocation
 
 TIMEOUT = 5.0
 # Requests of one attempt: a node that invents entries without end costs this much, and its push waits.
@@ -84,7 +84,8 @@ def _merge(server: Server, entry: Entry) -> None:
     """Exactly one Event, by whom the node names."""
     actor, key = AtMachine(entry.by.strip() or "node"), entry.public_key
     reason = entry.detail.strip() or f"{entry.what} at {server.name}"
-    if key and entry.what == "revoked" and spread_revocation(actor=actor, server=server, public_key=key, reason=reason):
+    is_dead = entry.what == "revoked" or (entry.what == "rotated" and is_replaced(key))
+    if key and is_dead and spread_revocation(actor=actor, server=server, public_key=key, reason=reason):
         return
     if key and entry.what == "suspended" and open_review(actor=actor, server=server, entry=entry, reason=reason):
         return

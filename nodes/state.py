@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class PeerState:
-    """One peer as a server should hold it. `expires_at` in seconds since 1970, None for no end."""
+    """One peer as a server should hold it. `expires_at` in seconds since 1970, None for no end; `replaces` is the key
+    whose addresses it gets at its first handshake."""
 
     public_key: str
     preshared_key: str | None = field(repr=False)
     allowed_ips: tuple[str, ...]
     expires_at: int | None
+    replaces: str | None = None
 
 
 @dataclass(frozen=True)

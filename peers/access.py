@@ -12,7 +12,7 @@ def visible_people(user: object) -> QuerySet[Person]:
 
 
 def visible_devices(user: object) -> QuerySet[Device]:
-    rows = Device.objects.select_related("person")
+    rows = Device.objects.select_related("person", "replaces")
     return rows.none() if scope_of(user).is_empty else rows
 
 

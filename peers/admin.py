@@ -1,6 +1,7 @@
 """The pages of people, devices, grants, peers and revocations. What they do is done by services."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
@@ -27,7 +28,7 @@ from peers.forms import DeviceForm, GrantForm, PersonForm
 from peers.models import Device, Grant, Peer, Person, Receipt, Revocation
 from peers.revocation import may_revoke, revoke_devices, revoke_person
 from peers.selectors import address_of
-from peers.services import end_grants
+from peers.services import end_grants, is_waiting
 
 FOR_EVER = "Revoking is for ever: the key never comes back, on any server. To let somebody in again, issue a new key."
 
@@ -90,13 +91,13 @@ class DeviceAdmin(ConsoleAdmin):
     list_display = ("name", "person", "public_key", "state", "created_at")
     list_filter = (("revoked_at", admin.EmptyFieldListFilter),)
     search_fields = ("name", "person__name", "public_key")
-    autocomplete_fields = ("person",)
+    autocomplete_fields = ("person", "replaces")
     actions = ("revoke_selected",)
-    actions_detail = ("revoke",)
+    actions_detail = ("replace", "revoke")
     change_form_outer_after_template = "admin/peers/device_peers.html"
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
-        shown = ("person", "name", "public_key")
+        shown = ("person", "name", "public_key", "replaces")
         return (*shown, "created_at", "revoked_at") if obj else shown
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Device]:
@@ -106,11 +107,21 @@ class DeviceAdmin(ConsoleAdmin):
         return {"peers": peer_rows(visible_peers(request.user).filter(device=obj))}
 
     def idle(self, request: HttpRequest, row: Device) -> set[str]:
-        return set() if may_revoke(request.user, [row.public_key]) else {"revoke"}
+        if not may_revoke(request.user, [row.public_key]):
+            return {"replace", "revoke"}
+        return {"replace"} if is_waiting(row) or row.replacements.filter(revoked_at=None).exists() else set()
 
-    @display(label={"live": "success", "tombstoned": "danger"})
+    @display(label={"live": "success", "replacing": "info", "tombstoned": "danger"})
     def state(self, device: Device) -> str:
-        return "tombstoned" if device.revoked_at else "live"
+        if device.revoked_at:
+            return "tombstoned"
+        return "replacing" if is_waiting(device) else "live"
+
+    @action(description="Replace key", icon="autorenew", permissions=["operate"])
+    def replace(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        device = one(self, request, object_id)
+        values = urlencode({"person": device.person_id, "name": device.name, "replaces": device.pk})
+        return HttpResponseRedirect(f"{reverse('admin:peers_device_add')}?{values}")
 
     @action(description="Revoke", icon="block", permissions=["operate"], variant="danger")
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:

@@ -66,13 +66,14 @@ class PersonViewSet(Resource[Person]):
 class DeviceSerializer(serializers.ModelSerializer[Device]):
     class Meta:
         model = Device
-        fields = ("id", "person", "name", "public_key", "created_at", "revoked_at")
+        fields = ("id", "person", "name", "public_key", "replaces", "created_at", "revoked_at")
 
 
 class DeviceInput(Input):
     person = Visible(Person, visible_people)
     name = Text()
     public_key = Text()
+    replaces = Visible(Device, visible_devices, required=False, allow_null=True)
 
 
 class DeviceFilter(django_filters.FilterSet):

@@ -29,7 +29,7 @@ class DeviceForm(ServiceForm):
 
     class Meta:
         model = Device
-        fields = ("person", "name", "public_key")
+        fields = ("person", "name", "public_key", "replaces")
 
     def add(self, values: dict[str, Any]) -> Model:
         return services.register_device(actor=self.actor, **values)

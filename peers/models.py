@@ -51,9 +51,25 @@ class Device(models.Model):
     public_key = models.CharField(max_length=44, unique=True, validators=[valid_public_key])
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    replaces = models.ForeignKey(
+        "self",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="replacements",
+        help_text="An older key of the same person: it dies when this one first connects, and leaves its addresses.",
+    )
 
     class Meta:
         ordering = ["person__name", "name"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["replaces"],
+                condition=Q(revoked_at=None),
+                name="peers_device_replaced_once",
+                violation_error_message="Another key replaces this device already: revoke that one first.",
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.person.name}'s {self.name}"
@@ -99,6 +115,10 @@ class Grant(models.Model):
         return self.server.environment
 
 
+# Two live peers have one address where the second replaces the first, and never else.
+OWN_ADDRESSES = Q(ended_at=None, replaces=None)
+
+
 class Peer(models.Model):
     """One Device on one Server. It ends once; `gone_at` is when the server was seen without it."""
 
@@ -110,8 +130,11 @@ class Peer(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     device = models.ForeignKey(Device, models.PROTECT, related_name="peers")
     server = models.ForeignKey(Server, models.PROTECT, related_name="peers")
-    ipv4 = models.OneToOneField(AddressRange, models.PROTECT, related_name="peer4")
-    ipv6 = models.OneToOneField(AddressRange, models.PROTECT, related_name="peer6")
+    ipv4 = models.ForeignKey(AddressRange, models.PROTECT, related_name="peers4")
+    ipv6 = models.ForeignKey(AddressRange, models.PROTECT, related_name="peers6")
+    replaces = models.ForeignKey(
+        "self", models.PROTECT, null=True, editable=False, help_text="The peer whose addresses it has, if another's."
+    )
     preshared_key = models.CharField(max_length=200, editable=False, help_text="Sealed with the keyring `peers`.")
     networks = models.JSONField(default=list, help_text="What the tunnel carries, from the grants.")
     expires_at = models.DateTimeField(null=True, blank=True)
@@ -127,6 +150,9 @@ class Peer(models.Model):
         ordering = ["server__name", "device__person__name"]
         constraints = [
             models.UniqueConstraint(fields=["device", "server"], condition=Q(ended_at=None), name="peers_peer_once"),
+            models.UniqueConstraint(fields=["ipv4"], condition=OWN_ADDRESSES, name="peers_peer_ipv4_once"),
+            models.UniqueConstraint(fields=["ipv6"], condition=OWN_ADDRESSES, name="peers_peer_ipv6_once"),
+            models.UniqueConstraint(fields=["replaces"], condition=Q(ended_at=None), name="peers_peer_replaced_once"),
             models.CheckConstraint(
                 condition=Q(ended_at=None, end="") | (Q(ended_at__isnull=False) & ~Q(end="")),
                 name="peers_peer_end_named",

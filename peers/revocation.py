@@ -59,6 +59,12 @@ def spread_revocation(*, actor: AtMachine, server: Server, public_key: str, reas
         return _carry_out(actor, row, [public_key])
 
 
+def is_replaced(public_key: str | None) -> bool:
+    """Whether a new key waits to take this one's place; a node's word that it did counts for no other key."""
+    waiting = Device.objects.filter(revoked_at=None, replaces__revoked_at=None)
+    return waiting.filter(replaces__public_key=public_key).exists()
+
+
 def _owner(public_key: str) -> tuple[str, Person | None]:
     device = Device.objects.filter(public_key=public_key).select_related("person").first()
     return (str(device), device.person) if device else (f"key {public_key}", None)

@@ -6,8 +6,8 @@ from fleet.models import AddressRange
 from fleet.pools import from_hex
 from fleet.sealing import Keyring
 from peers.client_config import ClientConfig
+from peers.issuing import preshared_key_place
 from peers.models import Peer
-from peers.settle import preshared_key_place
 
 
 class NotEnrolled(Exception):

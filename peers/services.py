@@ -14,7 +14,7 @@ from fleet.access import require_operator
 from fleet.models import Environment, Server
 from peers.entitlement import open_grants
 from peers.models import Device, Grant, Person, Tombstone
-from peers.settle import Ending, lock_keys, people_of, settle
+from peers.settle import Ending, lock_devices, lock_keys, people_of, settle
 
 TOMBSTONED = "This key is tombstoned: it was revoked and never comes back. Make a new key pair on the device."
 
@@ -49,20 +49,48 @@ def _check_grants_end(person: Person) -> None:
         raise ValidationError({"kind": "A contractor's access needs an end date: end the grants that have none first."})
 
 
-def register_device(*, actor: Actor, person: Person, name: str, public_key: str) -> Device:
-    """A new key of a person, issued at once wherever their grants say: the actor operates all of these."""
+def register_device(
+    *, actor: Actor, person: Person, name: str, public_key: str, replaces: Device | None = None
+) -> Device:
+    """A new key of a person, issued at once wherever their grants say: the actor operates all of these.
+
+    One that `replaces` another has its addresses; the old key lives on until the new one first connects somewhere.
+    """
     held = open_grants(timezone.now()).filter(person=person).select_related("environment", "server__environment")
     require_operator(actor, *{grant.place for grant in held})
-    device = Device(person=person, name=name, public_key=public_key)
+    device = Device(person=person, name=name, public_key=public_key, replaces=replaces)
     with act(Verb.DEVICE_REGISTER, actor=actor) as this:
         device.clean_fields()
         lock_keys([public_key])
         _refuse_taken_key(public_key)
         device.full_clean()
+        _check_replaced(device)
         device.save(force_insert=True)
         settle([person.pk], this=this, ending=Ending())
         this.on(device)
     return device
+
+
+def _check_replaced(device: Device) -> None:
+    """Inside the transaction, on what is locked: a revocation may have won meanwhile."""
+    if device.replaces is None:
+        return
+    if device.replaces.person_id != device.person_id:
+        _refuse_replaced("Choose a device of the same person.")
+    old = next((one for one in lock_devices([device.person_id]) if one.pk == device.replaces_id), None)
+    if old is None:
+        _refuse_replaced("This device is revoked already: register the new key without it.")
+    elif is_waiting(old):
+        _refuse_replaced("This key has not connected yet and replaces another one: revoke it, then replace that one.")
+
+
+def is_waiting(device: Device) -> bool:
+    """Whether it replaces a key that is alive: it has not connected yet."""
+    return device.replaces is not None and device.replaces.revoked_at is None
+
+
+def _refuse_replaced(message: str) -> None:
+    raise ValidationError({"replaces": message})
 
 
 def _refuse_taken_key(public_key: str) -> None:

@@ -1,24 +1,22 @@
 """Makes Peers follow from Grants: issues what is missing, ends what has no grant any more."""
 
 import datetime as dt
-from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from django.conf import settings
 from django.db import connection
+from django.db.models import Q
 from django.utils import timezone
 
 from audit.services import SYSTEM, Act, Actor, act
 from audit.verbs import Verb
-from fleet.addresses import free_ranges, take_addresses
+from fleet.addresses import free_ranges
 from fleet.changes import lock_servers, mark_changed
-from fleet.models import Placement, Server
+from fleet.models import Placement
 from fleet.pools import PoolExhausted
-from fleet.sealing import Keyring, Place
 from peers.entitlement import Terms, open_grants, wanted_peers
-from peers.keys import new_preshared_key
-from peers.models import Device, Grant, Peer, PeerStatus, Person
+from peers.issuing import issue_peers
+from peers.models import Device, Grant, Peer, Person
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def lock_devices(people: Collection[int]) -> list[Device]:
     are locked before, so that of a grant and a device made at once the second sees the first."""
     list(Person.objects.select_for_update(no_key=True).filter(pk__in=people).order_by("pk").values_list("pk"))
     rows = Device.objects.select_for_update(of=("self",), no_key=True).filter(person__in=people, revoked_at=None)
-    return list(rows.select_related("person").order_by("pk"))
+    return list(rows.select_related("person", "replaces").order_by("pk"))
 
 
 def settle(people: Collection[int], *, this: Act, ending: Ending, issue_on: Collection[int] | None = None) -> Settled:
@@ -76,13 +74,14 @@ def settle(people: Collection[int], *, this: Act, ending: Ending, issue_on: Coll
     over = {peer.pk: peer for peer in to_end if peer.expires_at and peer.expires_at <= now}
     end_peers(over.values(), this=this, ending=EXPIRED, now=now)
     end_peers([peer for peer in to_end if peer.pk not in over], this=this, ending=ending, now=now)
-    _issue(to_issue, servers, issued_by=str(this.actor))
+    kept = {place: peer for place, peer in live.items() if place in wanted}
+    issue_peers(to_issue, devices=devices, live=kept, servers=servers, issued_by=str(this.actor))
     mark_changed(touched)
     return Settled(len(to_issue), len(to_end), len(to_change))
 
 
 def _live_peers(devices: list[Device]) -> dict[tuple[int, int], Peer]:
-    rows = Peer.objects.filter(device__in=devices, ended_at=None)
+    rows = Peer.objects.filter(device__in=devices, ended_at=None).select_related("ipv4", "ipv6")
     return {(peer.device_id, peer.server_id): peer for peer in rows}
 
 
@@ -102,32 +101,13 @@ def _with_other_terms(live: dict[tuple[int, int], Peer], wanted: dict[tuple[int,
 
 
 def end_peers(peers: Collection[Peer], *, this: Act, ending: Ending, now: dt.datetime) -> None:
-    """These peers end now; their addresses begin to rest."""
+    """These peers end now; their addresses begin to rest, but for those that a new key has taken over."""
     Peer.objects.filter(pk__in=[peer.pk for peer in peers], ended_at=None).update(
         ended_at=now, end=ending.end, ended_act=this.id, is_decided=ending.is_decided
     )
-    free_ranges((pk for peer in peers for pk in (peer.ipv4_id, peer.ipv6_id)), now)
-
-
-def _issue(wanted: dict[tuple[int, int], Terms], servers: dict[int, Server], *, issued_by: str) -> None:
-    by_server: defaultdict[int, list[tuple[int, Terms]]] = defaultdict(list)
-    for (device_id, server_id), terms in sorted(wanted.items()):
-        by_server[server_id].append((device_id, terms))
-    keyring = Keyring.read(settings.KEYRING_PEERS) if by_server else Keyring({})
-    issued = []
-    for server_id, entries in by_server.items():
-        ranges = take_addresses(servers[server_id], len(entries))
-        for (device_id, terms), (four, six) in zip(entries, ranges, strict=True):
-            peer = Peer(device_id=device_id, server_id=server_id, ipv4=four, ipv6=six, issued_by=issued_by)
-            peer.networks, peer.expires_at = list(terms.networks), terms.expires_at
-            peer.preshared_key = keyring.seal(new_preshared_key(), preshared_key_place(peer))
-            issued.append(peer)
-    Peer.objects.bulk_create(issued)
-    PeerStatus.objects.bulk_create(PeerStatus(peer=peer) for peer in issued)
-
-
-def preshared_key_place(peer: Peer) -> Place:
-    return Place("peers_peer", "preshared_key", str(peer.pk))
+    ranges = {pk for peer in peers for pk in (peer.ipv4_id, peer.ipv6_id)}
+    staying = Peer.objects.filter(Q(ipv4__in=ranges) | Q(ipv6__in=ranges), ended_at=None)
+    free_ranges(ranges - {pk for pair in staying.values_list("ipv4", "ipv6") for pk in pair}, now)
 
 
 def settle_placements() -> dict[int, str]:

@@ -1,9 +1,6 @@
 """A node's journal: parsed strictly, its chain checked, each entry one Event; what a liar sends harms itself alone."""
 
-import hashlib
-import json
 from collections.abc import Callable
-from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -14,63 +11,14 @@ from fleet.models import Environment, Server, ServerStatus
 from nodes import chain, observe
 from nodes.chain import Cursor
 from nodes.desired import desired_state
-from nodes.journal import BATCHES, catch_up
+from nodes.journal import BATCHES
 from nodes.models import ReviewItem
 from nodes.observe import Nonsense
-from nodes.pool import Session
 from peers.models import Peer, Receipt, Revocation, Tombstone
 from tests.build import make_peers, make_server, new_public_key
+from tests.nodes.journals import ENTRY, Json, Node, hash_of, journal, read
 
-Json = dict[str, Any]
-ENTRY: Json = {
-    "seq": 1,
-    "at": 1,
-    "what": "expired",
-    "public_key": None,
-    "detail": "",
-    "by": "node",
-    "previous": "0" * 64,
-}
 KEY = new_public_key()
-
-
-def hash_of(entry: Json) -> str:
-    text = json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def journal(*entries: Json) -> list[Json]:
-    """Entries as a node chains them."""
-    found: list[Json] = []
-    for number, entry in enumerate(entries, 1):
-        previous = hash_of(found[-1]) if found else chain.FIRST
-        found.append({**ENTRY, "seq": number, **entry, "previous": previous})
-    return found
-
-
-class Node:
-    """Answers `journal` alone, as a session does."""
-
-    has_caught_up = False
-
-    def __init__(self, entries: list[Json], head: int | None = None) -> None:
-        self.entries, self.head = entries, head
-        self.asked: list[int] = []
-
-    def ask(self, op: str, *, timeout: float, after: int) -> "Node":
-        self.asked.append(after)
-        return self
-
-    @property
-    def body(self) -> Json:
-        after = self.asked[-1]
-        head = self.head if self.head is not None else (self.entries[-1]["seq"] if self.entries else 0)
-        state = {"epoch": 1, "generation": 1, "digest": None, "pushed_digest": None, "journal": head}
-        return {"state": state, "entries": [entry for entry in self.entries if entry["seq"] > after][:1000]}
-
-
-def read(server: Server, node: Node) -> bool:
-    return catch_up(server.pk, cast(Session, node))
 
 
 def cursor(server: Server) -> Cursor:

@@ -1,0 +1,61 @@
+"""New Peers: which addresses they get, and their preshared keys."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from django.conf import settings
+
+from fleet.addresses import take_addresses
+from fleet.models import AddressRange, Server
+from fleet.sealing import Keyring, Place
+from peers.entitlement import Terms
+from peers.keys import new_preshared_key
+from peers.models import Device, Peer, PeerStatus
+
+Spot = tuple[int, int]  # (device, server)
+
+
+def issue_peers(
+    wanted: Mapping[Spot, Terms],
+    *,
+    devices: Iterable[Device],
+    live: Mapping[Spot, Peer],
+    servers: Mapping[int, Server],
+    issued_by: str,
+) -> None:
+    """The caller holds the servers' locks. A device that replaces another one stands where that stands: it is made
+    after it, and has its addresses."""
+    by_server: defaultdict[int, list[Peer]] = defaultdict(list)
+    replaced = {device.pk: device.replaces_id for device in devices}
+    there = dict(live)
+    for (device_id, server_id), terms in sorted(wanted.items(), key=lambda item: item[0]):
+        peer = Peer(device_id=device_id, server_id=server_id, issued_by=issued_by)
+        peer.networks, peer.expires_at = list(terms.networks), terms.expires_at
+        peer.replaces = there.get((replaced[device_id] or 0, server_id))
+        there[device_id, server_id] = peer
+        by_server[server_id].append(peer)
+    for server_id, peers in by_server.items():
+        _address(servers[server_id], peers)
+    _save([peer for peers in by_server.values() for peer in peers])
+
+
+def _address(server: Server, peers: list[Peer]) -> None:
+    fresh = iter(take_addresses(server, sum(peer.replaces is None for peer in peers)))
+    for peer in peers:
+        peer.ipv4, peer.ipv6 = _addresses_of(peer.replaces) if peer.replaces else next(fresh)
+
+
+def _addresses_of(peer: Peer) -> tuple[AddressRange, AddressRange]:
+    return peer.ipv4, peer.ipv6
+
+
+def _save(peers: list[Peer]) -> None:
+    keyring = Keyring.read(settings.KEYRING_PEERS) if peers else Keyring({})
+    for peer in peers:
+        peer.preshared_key = keyring.seal(new_preshared_key(), preshared_key_place(peer))
+    Peer.objects.bulk_create(peers)
+    PeerStatus.objects.bulk_create(PeerStatus(peer=peer) for peer in peers)
+
+
+def preshared_key_place(peer: Peer) -> Place:
+    return Place("peers_peer", "preshared_key", str(peer.pk))
