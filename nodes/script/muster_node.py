@@ -881,8 +881,7 @@ def clearing(peer: Peer, now: Live) -> list[str]:
 
 def link_index(name: str) -> int:
     """The number of the interface, another one each time it is made; 0 for none."""
-    text = read_text("/sys/class/net/%s/ifindex" % name).strip()
-    return int(text) if text else 0
+    return int(read_text("/sys/class/net/%s/ifindex" % name) or 0)
 
 
 def put_peers(name: str, peers: Iterable[Peer], live: Mapping[str, Live], gate: int) -> bool:
@@ -1330,7 +1329,9 @@ class Node:
         after = read_kernel(self.name)
         if after is None:
             raise Refused("kernel", "the interface went down")
-        if not plan_kernel(after.peers, self.wanted(state.lines)).removed and is_closed(self.name):
+        # Until it is up it is in wg-quick's hands, which still gives it what the conf holds.
+        up = int(read_text("/sys/class/net/%s/flags" % self.name) or "0", 16) & 1
+        if up and not plan_kernel(after.peers, self.wanted(state.lines)).removed and is_closed(self.name):
             nft_table(table_name("muster_guard_", self.name), "")
         self.remember(after.peers)
         return plan, after
@@ -1518,8 +1519,7 @@ class Node:
     def _load(self, state: State) -> None:
         if state.origin in ("last", "lost"):
             alarm("%s: the state is damaged; loading %d peers" % (self.name, len(state.lines)))
-        trouble = self.tombstones.trouble()
-        if self.tombstones.read() and trouble:
+        if self.tombstones.read() and (trouble := self.tombstones.trouble()):
             alarm(trouble)
         if state.interface:
             start_forwarding(self.paths.proc, self.name, interface_of(state.interface))
