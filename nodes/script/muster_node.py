@@ -1043,16 +1043,11 @@ def masquerade_body(name: str, interface: Interface) -> str:
 
 
 def write_setting(path: str, value: str) -> None:
-    with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
-        file.write(value)
-
-
-def keep_router_advertisements(folder: str) -> None:
-    """A kernel that forwards IPv6 stops hearing routers unless told: the machine would lose its own route."""
-    with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            if read_text("%s/%s/accept_ra" % (folder, name)).strip() == "1":
-                write_setting("%s/%s/accept_ra" % (folder, name), "2")
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(value)
+    except OSError:
+        alarm("%s could not be set to %s" % (path, value))
 
 
 def start_forwarding(proc: str, name: str, interface: Interface) -> None:
@@ -1060,13 +1055,14 @@ def start_forwarding(proc: str, name: str, interface: Interface) -> None:
     body = masquerade_body(name, interface) if interface.forward == "masquerade" else ""
     if not nft_table(table_name("muster_", name), body) and body:
         alarm("nft failed: %s forwards without masquerade" % name)
-    if interface.forward == "none":
-        return
-    versions = {net.version for net in interface.networks}
+    versions = {net.version for net in interface.networks if interface.forward != "none"}
     if 4 in versions:
         write_setting(proc + "/net/ipv4/ip_forward", "1")
     if 6 in versions:
-        keep_router_advertisements(proc + "/net/ipv6/conf")
+        # A kernel that forwards IPv6 stops hearing routers unless told: the machine would lose its own route.
+        for path in glob.glob(proc + "/net/ipv6/conf/*/accept_ra"):
+            if read_text(path).strip() == "1":
+                write_setting(path, "2")
         write_setting(proc + "/net/ipv6/conf/all/forwarding", "1")
 
 
@@ -1608,11 +1604,15 @@ class Node:
     def _revive(self) -> None:
         """A missing interface is made by systemd, where it should be up; one that a person stopped stays down."""
         unit = "wg-quick@%s.service" % self.name
-        if run(["systemctl", "is-active", unit]).stdout.strip() != "active":
+        active = run(["systemctl", "is-active", unit]).stdout.strip()
+        if active == "activating":
+            return
+        if active != "active":
             raise Refused("kernel", "the interface is down, and no unit says that it should be up")
         alarm("%s is gone; asking for %s" % (self.name, unit))
         self.journal.add("restored", [None], "the interface was gone")
-        run(["systemctl", "restart", unit], seconds=90.0)
+        # Not waited for: its last hook is our `load`, which waits for the lock that this tick holds.
+        run(["systemctl", "--no-block", "restart", unit])
 
     def close(self) -> None:
         """Nothing passes the interface, in or out, until it is opened."""
@@ -1728,9 +1728,8 @@ def daemon(paths: Paths) -> None:
     """Ticks for every interface of this machine, until it is ended; that may be at any moment."""
     nodes: dict[str, Node] = {}
     said: dict[str, str] = {}
-    clock = Clock(paths)
     while True:
-        troubles = {"clock": "a jump forward is held until the Console confirms it" if clock.keep().held else ""}
+        troubles = {"clock": "a jump forward is held until the Console confirms it" if Clock(paths).keep().held else ""}
         for name in interfaces(paths):
             troubles[name] = ticked(nodes.setdefault(name, Node(name, paths)))
         for name, trouble in troubles.items():
@@ -1773,8 +1772,7 @@ COMMANDS = {
 
 
 def parser() -> argparse.ArgumentParser:
-    about = "Keeps a WireGuard interface's peers as the Console says."
-    top = argparse.ArgumentParser(prog="muster-node", description=about)
+    top = argparse.ArgumentParser(prog="muster-node", description="Keeps WireGuard peers as the Console says.")
     top.add_argument("--version", action="version", version=VERSION)
     commands = top.add_subparsers(dest="command", required=True)
     made = {name: commands.add_parser(name, help=words) for name, words in COMMANDS.items()}
@@ -1792,7 +1790,9 @@ def main(words: Sequence[str]) -> int:
     os.umask(0o077)
     given = parser().parse_args(words)
     if given.command == "daemon":
-        daemon(Paths())
+        with contextlib.suppress(KeyboardInterrupt):
+            daemon(Paths())
+        return 0
     return execute(Node(given.interface, Paths()), given)
 
 
