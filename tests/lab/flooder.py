@@ -77,7 +77,10 @@ class Handshakes:
     """One key pair and one server, as the paper on WireGuard has it; without preshared key."""
 
     def __init__(self, private: bytes, server: bytes) -> None:
-        self.private, self.server = X25519PrivateKey.from_private_bytes(private), X25519PublicKey.from_public_bytes(server)
+        self.private, self.server = (
+            X25519PrivateKey.from_private_bytes(private),
+            X25519PublicKey.from_public_bytes(server),
+        )
         self.public, self.server_raw = raw_public(self.private), server
         self.shared = self.private.exchange(self.server)
         self.chain = mix(CONSTRUCTION)
@@ -105,8 +108,8 @@ class Handshakes:
         point = answer[12:44]
         chain, running = derive(begun.chain, point, 1)[0], mix(begun.hash, point)
         their_point = X25519PublicKey.from_public_bytes(point)
-        for key in (begun.ephemeral, self.private):
-            chain = derive(chain, key.exchange(their_point), 1)[0]
+        for own in (begun.ephemeral, self.private):
+            chain = derive(chain, own.exchange(their_point), 1)[0]
         chain, tau, key = derive(chain, bytes(32), 3)
         unseal(key, answer[44:60], mix(running, tau))
         sending, receiving = derive(chain, b"", 2)
@@ -195,8 +198,9 @@ def run(flooder: Flooder, interval: float) -> None:
             flooder.send()
             due = max(due + interval, now)
             continue
-        ready = select.select([flooder.socket, STDIN], [], [], due - now)[0]
-        if flooder.socket in ready:
+        sources = [flooder.socket.fileno(), STDIN]
+        ready = select.select(sources, [], [], due - now)[0]
+        if sources[0] in ready:
             flooder.receive()
         if STDIN in ready and not os.read(STDIN, 1024):
             return
