@@ -4,7 +4,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.lab.machines import Server
+from tests.lab.floods import Flood
+from tests.lab.machines import Client, Server
 from tests.lab.tunnels import KeyPair, new_keypair
 from tests.nodes.node.build import INTERFACE, Json, make_whole
 from tests.nodes.node.machine import INSTALLER, PROGRAM, SCRIPT
@@ -36,9 +37,12 @@ class Alone:
         return answer
 
     def push(self, peers: Sequence[Json]) -> None:
+        """As a Console that has read the journal and knows nothing against it."""
         self.generation += 1
-        answer = self.ask("apply", **make_whole(self.generation, list(peers), approved=True))
-        assert (answer["ok"], answer["drift"]) == (True, []), answer
+        seen = self.ask("hello")["state"]["journal"]
+        push = make_whole(self.generation, list(peers), approved=True, journal_seen=seen)
+        answer = self.ask("apply", **push)
+        assert answer.get("drift") == [], answer
 
     def revoke(self, *keys: str) -> None:
         answer = self.ask("revoke", keys=[{"public_key": key, "reason": "lost"} for key in keys])
@@ -53,6 +57,10 @@ class Alone:
 
     def drift(self) -> list[str]:
         return [row["what"] for row in self.ask("observe", full=True)["drift"]]
+
+    def flood(self, client: Client, pair: KeyPair, address: str) -> Flood:
+        """The key, from that address, a hundred times a second; whoever asks closes it."""
+        return Flood(client.pid, pair, self.machine.address, self.public_key, (address, GATEWAY))
 
     def tunnel_file(self, pair: KeyPair, address: str) -> str:
         """A stock client's file; it shakes hands within a second or two of a wake-up, by its keepalive."""

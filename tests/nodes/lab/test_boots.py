@@ -11,7 +11,7 @@ from tests.lab.fixtures import module_lab
 from tests.lab.floods import Flood
 from tests.lab.lab import Lab
 from tests.lab.waiting import wait_for
-from tests.nodes.lab.alone import GATEWAY, Alone, address_of, alone, new_peers
+from tests.nodes.lab.alone import Alone, address_of, alone, new_peers
 
 __all__ = ["module_lab"]
 pytestmark = pytest.mark.lab
@@ -69,11 +69,7 @@ def make_ground(lab: Lab, node: Alone) -> Ground:
     node.push([peers[0] | {"expires_at": int(time.time()) + 3}, *peers[1:]])
     node.revoke(pairs[1].public_key)
     client = lab.add_clients(1)[0]
-    endpoint = node.machine.address
-    floods = [
-        Flood(client.pid, pair, endpoint, node.public_key, (address_of(number), GATEWAY))
-        for number, pair in enumerate(pairs)
-    ]
+    floods = [node.flood(client, pair, address_of(number)) for number, pair in enumerate(pairs)]
     wait_for(lambda: node.machine.shell("muster-node tick wg0; wg show wg0 peers").count("=") == 1, 20, "the expiry")
     return Ground(node, *floods)
 
