@@ -865,10 +865,11 @@ def section(peer: Peer, now: Live | None) -> str:
     rows = []
     if peer.preshared and peer.preshared != (now.preshared if now else None):
         rows.append("PresharedKey = " + peer.preshared)
-    if peer.networks and peer.networks != (now.networks if now else ()):
-        rows.append("AllowedIPs = " + ", ".join(peer.networks))
-    if now and not rows:
+    if now and not rows and peer.networks in ((), now.networks):
         return ""
+    # Always all of them: addconf takes away what it does not name, though it keeps a preshared key.
+    if peer.networks:
+        rows.append("AllowedIPs = " + ", ".join(peer.networks))
     return "\n".join(["[Peer]", "PublicKey = " + peer.key, *rows, ""])
 
 
