@@ -54,8 +54,9 @@ class Paths:
     run: str = "/run/muster"
     wireguard: str = "/etc/wireguard"
     boot: tuple[str, ...] = tuple(
-        "/etc/systemd/system /etc/systemd/network /run/systemd/system /etc/network /etc/rc.local /etc/cron.d"
-        " /etc/NetworkManager/system-connections /var/spool/cron".split()
+        "/etc/systemd/system /etc/systemd/network /run/systemd/system /etc/network /etc/netplan /etc/rc.local /etc/rc.d"
+        " /etc/init.d /etc/cron.d /etc/crontab /var/spool/cron /etc/NetworkManager/system-connections"
+        " /etc/sysconfig/network-scripts".split()
     )
     proc: str = "/proc/sys"
 
@@ -785,8 +786,9 @@ class Live(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """A WireGuard interface as it runs."""
+    """A WireGuard interface as it runs. The private key never leaves this process."""
 
+    private_key: str | None
     public_key: str | None
     listen_port: int
     peers: dict[str, Live]
@@ -804,16 +806,16 @@ def optional(text: str) -> str | None:
 
 
 def parse_dump(text: str) -> Kernel:
-    """`wg show IFACE dump` without the private key."""
+    """`wg show IFACE dump`."""
     head, *rows = text.rstrip("\n").split("\n")
-    _private, public, port, _mark = head.split("\t")
+    private, public, port, _mark = head.split("\t")
     peers = {}
     for row in rows:
         key, preshared, endpoint, allowed, handshake, received, sent, _keepalive = row.split("\t")
         order = sorted(network_order(item) for item in allowed.split(",") if optional(item))
         counts = int(handshake), int(received), int(sent)
         peers[key] = Live(optional(preshared), tuple(item for _, item in order), optional(endpoint), *counts)
-    return Kernel(optional(public), int(port), peers)
+    return Kernel(optional(private), optional(public), int(port), peers)
 
 
 def read_kernel(name: str) -> Kernel | None:
@@ -836,10 +838,8 @@ def kernel_places(keys: set[str]) -> dict[str, list[str]] | None:
 
 
 def remove_peers(name: str, keys: Sequence[str]) -> bool:
-    codes = []
-    for batch in groups(keys):
-        words = [word for key in batch for word in ("peer", key, "remove")]
-        codes.append(run(["wg", "set", name, *words], seconds=5.0).returncode)
+    calls = [[word for key in batch for word in ("peer", key, "remove")] for batch in groups(keys)]
+    codes = [run(["wg", "set", name, *words], seconds=5.0).returncode for words in calls]
     return not any(codes)
 
 
@@ -964,8 +964,7 @@ def files_in(place: str) -> Iterator[str]:
     if not os.path.isdir(place):
         yield place
     for folder, _, names in os.walk(place):
-        for name in names:
-            yield os.path.join(folder, name)
+        yield from (os.path.join(folder, name) for name in names)
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -1091,7 +1090,7 @@ def peer_drift(kernel: Kernel, wanted: Mapping[str, Peer], buried: Mapping[str, 
                 yield finding("preshared_key", "differs", key)
 
 
-def link_drift(name: str, kernel: Kernel, interface: Interface) -> Iterator[Json]:
+def link_drift(name: str, kernel: Kernel, interface: Interface, private: str) -> Iterator[Json]:
     """What differs in the interface's own settings; apply never changes those."""
     ran = run(["ip", "-j", "addr", "show", "dev", name])
     link = (json.loads(ran.stdout) if ran.returncode == 0 and ran.stdout.strip() else [{}])[0]
@@ -1105,6 +1104,8 @@ def link_drift(name: str, kernel: Kernel, interface: Interface) -> Iterator[Json
         yield finding("interface", "port %d, state has %d" % (kernel.listen_port, interface.listen_port))
     if link.get("mtu") != interface.mtu:
         yield finding("interface", "mtu %s, state has %d" % (link.get("mtu"), interface.mtu))
+    if private and private != kernel.private_key:
+        yield finding("interface", "the private key is not that of the conf")
 
 
 # ---------------------------------------------------------------- pushes
@@ -1295,7 +1296,8 @@ class Node:
 
     def drift(self, state: State, kernel: Kernel | None) -> list[Json]:
         """Every difference between state, kernel and files, in the protocol's words."""
-        rows = [finding("conf_peers", "a peer in IFACE.conf", key) for key in conf_peers(read_text(self.conf))]
+        conf = read_text(self.conf)
+        rows = [finding("conf_peers", "a peer in IFACE.conf", key) for key in conf_peers(conf)]
         if state.origin in ("last", "lost"):
             rows.append(finding("state", "damaged; fell back to " + ("state.last" if state.lines else "no peers")))
         trouble = self.tombstones.trouble()
@@ -1306,7 +1308,9 @@ class Node:
         if kernel is None:
             return [*rows, finding("interface", "down")]
         rows += peer_drift(kernel, self.wanted(state.lines), self.tombstones.read())
-        return rows + (list(link_drift(self.name, kernel, interface_of(state.interface))) if state.interface else [])
+        if state.interface:
+            rows += link_drift(self.name, kernel, interface_of(state.interface), conf_setting(conf, "privatekey"))
+        return rows
 
     def settle(self, state: State, kernel: Kernel | None) -> tuple[Plan, Kernel]:
         """Brings the interface to the state, enforces tombstones, opens it: (what was done, what is)."""
@@ -1362,12 +1366,8 @@ class Node:
         self.tombstones.heal()
         # Reads the boot path once, so that no revoke has to wait for it.
         disk_places(self.paths, set(), self.state)
-        about = {
-            "version": VERSION,
-            "protocol": PROTOCOL,
-            "python": "%d.%d.%d" % sys.version_info[:3],
-            "boot_id": read_text(self.paths.proc + "/kernel/random/boot_id").strip(),
-        }
+        about = {"version": VERSION, "protocol": PROTOCOL, "python": "%d.%d.%d" % sys.version_info[:3]}
+        about["boot_id"] = read_text(self.paths.proc + "/kernel/random/boot_id").strip()
         return {"state": self.summary(), "node": about}
 
     def revoke(self, body: Json) -> Json:
@@ -1434,12 +1434,8 @@ class Node:
         plan = plan_kernel(kernel.peers if kernel else {}, self.wanted(lines))
         would = {"remove": sorted(plan.removed), "add": sorted(peer.key for peer in plan.added)}
         would["update"] = sorted(peer.key for peer in plan.updated)
-        return {
-            "result": "planned",
-            "would": would,
-            "removals": count_removals(state, push, lines, self.dead(), self.clock.read().time),
-            "state": self.summary(),
-        }
+        removals = count_removals(state, push, lines, self.dead(), self.clock.read().time)
+        return {"result": "planned", "would": would, "removals": removals, "state": self.summary()}
 
     def _take_and_settle(self, push: Push) -> Json:
         with locked(self.apply_lock, 10.0) as held:
@@ -1576,6 +1572,8 @@ class Node:
             self._revive()
             return
         self._enforce(state, link, running)
+        if not link:
+            raise Refused("kernel", "the interface runs under another name")
         ends = [peer_of(line).expires_at for line in state.lines.values()]
         self.quiet = version, min((end for end in ends if end and end > now), default=2**62)
 
