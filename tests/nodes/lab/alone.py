@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tests.lab.floods import Flood
 from tests.lab.machines import Client, Server
 from tests.lab.tunnels import KeyPair, new_keypair
-from tests.nodes.node.build import INTERFACE, Json, make_whole
+from tests.nodes.node.build import Json, make_whole, make_wish
 from tests.nodes.node.machine import INSTALLER, PROGRAM, SCRIPT
 
 GATEWAY = "10.1.0.1"
@@ -71,17 +71,9 @@ class Alone:
 def alone(machine: Server) -> Alone:
     """Installs, for a Console whose SSH key is made there too: /run/console_key."""
     machine.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", "/run/console_key"])
-    wish = {
-        "interface": INTERFACE,
-        "console_key": machine.read("/run/console_key.pub").strip(),
-        "user": "root",
-        "epoch": 1,
-        "observe_only": False,
-        "packages": False,
-    }
     machine.put(PROGRAM, SCRIPT.read_text(), 0o755)
     machine.put("/root/muster_install.py", INSTALLER.read_text())
-    line = json.dumps(wish)
+    line = json.dumps(make_wish(console_key=machine.read("/run/console_key.pub").strip(), epoch=1))
     answer = json.loads(machine.run(["python3", "-IS", "/root/muster_install.py", PROGRAM, "wg0"], input=line).stdout)
     assert answer["ok"], answer
     return Alone(machine, answer["public_key"])
