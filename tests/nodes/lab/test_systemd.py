@@ -25,7 +25,7 @@ __all__ = ["module_lab"]
 pytestmark = pytest.mark.lab
 
 TICK = 5.0
-CONF = "/etc/wireguard/wg0.conf"
+CONF, SAID = "/etc/wireguard/wg0.conf", "/run/lab-daemon.log"
 FORWARDING = "/proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding"
 # As the power cut finds it: nothing in memory.
 CLEAR = """\
@@ -80,6 +80,7 @@ def shared(module_lab: Lab) -> Iterator[Ground]:
     node.push(peers)
     node.revoke(pairs[2].public_key)
     client = module_lab.add_clients(1)[0]
+    node.machine.put("/etc/systemd/system/muster-node.service.d/lab.conf", f"[Service]\nStandardError=append:{SAID}\n")
     node.machine.shell(CLEAR)
     with Systemd(node.machine) as systemd:
         systemd.boot()
@@ -107,9 +108,13 @@ def inside_daemon(ground: Ground, script: str) -> list[str]:
     return ground.systemd.run("nsenter", "-t", pid, "-m", "--", *rights, "sh", "-c", script, check=False).stdout.split()
 
 
+def test_a_boot_of_both_units_side_by_side_alarms_nobody(ground: Ground) -> None:
+    """The daemon ticks while wg-quick is still at it."""
+    assert ground.systemd.systemctl("is-active", "muster-node", "wg-quick@wg0").stdout.split() == ["active", "active"]
+    assert (ground.node.machine.read(SAID), ground.node.journal(), ground.node.drift()) == ("", [], [])
+
+
 def test_systemd_runs_the_daemon_with_the_rights_that_its_unit_says(ground: Ground) -> None:
-    units = ground.systemd.systemctl("is-active", "muster-node", "wg-quick@wg0").stdout.split()
-    assert units == ["active", "active"]
     status = ground.systemd.run("cat", f"/proc/{ground.systemd.show('muster-node', 'MainPID')}/status").stdout
     rows = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert (rows["NoNewPrivs"], rows["Seccomp"], int(rows["CapEff"], 16)) == ("1", "2", 1 << 12)
@@ -155,6 +160,7 @@ def test_a_deleted_interface_is_back_within_a_tick_and_forwards(ground: Ground) 
     assert ground.node.machine.shell(f"cat {FORWARDING}").split() == ["1", "1"]
     wait_for(lambda: ground.node.drift() == [], 5, "nothing to differ")
     assert ground.node.journal()[-1] == ("restored", None)
+    assert ground.node.machine.read(SAID) == "muster-node: wg0 is gone; asking for wg-quick@wg0.service\n"
 
 
 def test_an_interface_that_came_without_our_hooks_is_loaded_by_the_daemon_alone(ground: Ground) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from nodes.script.muster_node import Paths
 from tests.nodes.node.build import Json, dead, make_key, make_peer, make_whole, make_wish
 from tests.nodes.node.machine import PROGRAM, Machine, Session
 
@@ -98,7 +97,24 @@ def test_the_node_works_with_its_tools_in_usr_sbin_and_as_muster_by_sudos_own_pa
     rhel.sh("su muster -c 'sudo -n /usr/bin/id' </dev/null", code=1)
 
 
-@pytest.mark.parametrize("place", Paths().boot)
+PLACES = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/etc/systemd/network",
+    "/etc/network",
+    "/etc/netplan",
+    "/etc/NetworkManager/system-connections",
+    "/etc/sysconfig/network-scripts",
+    "/etc/rc.local",
+    "/etc/rc.d",
+    "/etc/init.d",
+    "/etc/crontab",
+    "/etc/cron.d",
+    "/var/spool/cron",
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_no_receipt_while_the_key_is_left_where_some_machine_boots_from(
     machine: Machine, session: Session, place: str
 ) -> None:
