@@ -64,7 +64,8 @@ from nodes.script.muster_node import (
 )
 
 UNITS = "/etc/systemd/system"
-# What the daemon does needs the network's administration and its own two folders; the rest of root is taken away.
+# What the daemon does needs the network's administration, its own two folders and the settings by which a machine
+# forwards; the rest of root is taken away.
 DAEMON = """[Unit]
 Description=Keeps the peers of WireGuard interfaces as the Console says
 After=network.target
@@ -91,6 +92,7 @@ ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
+ReadWritePaths=-/proc/sys/net
 ProtectProc=invisible
 LockPersonality=yes
 MemoryDenyWriteExecute=yes

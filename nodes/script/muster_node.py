@@ -54,8 +54,9 @@ class Paths:
     run: str = "/run/muster"
     wireguard: str = "/etc/wireguard"
     boot: tuple[str, ...] = tuple(
-        "/etc/systemd/system /etc/systemd/network /run/systemd/system /etc/network /etc/rc.local /etc/cron.d"
-        " /etc/NetworkManager/system-connections /var/spool/cron".split()
+        "/etc/systemd/system /etc/systemd/network /run/systemd/system /etc/network /etc/netplan /etc/rc.local /etc/rc.d"
+        " /etc/init.d /etc/cron.d /etc/crontab /var/spool/cron /etc/NetworkManager/system-connections"
+        " /etc/sysconfig/network-scripts".split()
     )
     proc: str = "/proc/sys"
 
@@ -461,10 +462,7 @@ def tombstone_line(key: str, reason: str) -> bytes:
 
 
 class Tombstones:
-    """The grow-only set of keys that may never be a peer again.
-
-    Kept in a file and its copy; what neither takes (a full disk) waits in memory and under /run.
-    """
+    """The keys that may never be a peer again: grow-only, in a file and its copy; a full disk's in memory and /run."""
 
     def __init__(self, paths: Paths) -> None:
         self.main = TombstoneFile(paths.lib + "/tombstones")
@@ -589,10 +587,7 @@ ENTRY = ("seq", "at", "what", "public_key", "detail", "by", "previous")
 
 
 class Journal:
-    """What was done or seen here without the Console: canonical JSON a line, each with the SHA-256 of the one before.
-
-    What a full disk does not take waits under /run.
-    """
+    """What was done or seen without the Console: JSON lines, each with the hash of the one before; spare under /run."""
 
     def __init__(self, paths: Paths, name: str) -> None:
         self.path = "%s/%s/journal" % (paths.lib, name)
@@ -794,8 +789,9 @@ class Live(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """A WireGuard interface as it runs."""
+    """A WireGuard interface as it runs. The private key never leaves this process."""
 
+    private_key: str | None
     public_key: str | None
     listen_port: int
     peers: dict[str, Live]
@@ -813,15 +809,15 @@ def optional(text: str) -> str | None:
 
 
 def parse_dump(text: str) -> Kernel:
-    """`wg show IFACE dump` without the private key."""
+    """`wg show IFACE dump`."""
     head, *rows = text.rstrip("\n").split("\n")
-    _private, public, port, _mark = head.split("\t")
+    private, public, port, _mark = head.split("\t")
     peers = {}
     for row in rows:
         key, preshared, endpoint, allowed, handshake, received, sent, _keepalive = row.split("\t")
         counts = int(handshake), int(received), int(sent)
         peers[key] = Live(optional(preshared), kernel_networks(allowed), optional(endpoint), *counts)
-    return Kernel(optional(public), int(port), peers)
+    return Kernel(optional(private), optional(public), int(port), peers)
 
 
 def read_kernel(name: str) -> Kernel | None:
@@ -844,10 +840,8 @@ def kernel_places(keys: set[str]) -> dict[str, list[str]] | None:
 
 
 def remove_peers(name: str, keys: Sequence[str]) -> bool:
-    codes = []
-    for batch in groups(keys):
-        words = [word for key in batch for word in ("peer", key, "remove")]
-        codes.append(run(["wg", "set", name, *words], seconds=5.0).returncode)
+    calls = [[word for key in batch for word in ("peer", key, "remove")] for batch in groups(keys)]
+    codes = [run(["wg", "set", name, *words], seconds=5.0).returncode for words in calls]
     return not any(codes)
 
 
@@ -873,10 +867,11 @@ def section(peer: Peer, now: Live | None) -> str:
     rows = []
     if peer.preshared and peer.preshared != (now.preshared if now else None):
         rows.append("PresharedKey = " + peer.preshared)
-    if peer.networks and peer.networks != (now.networks if now else ()):
-        rows.append("AllowedIPs = " + ", ".join(peer.networks))
-    if now and not rows:
+    if now and not rows and peer.networks in ((), now.networks):
         return ""
+    # Always all of them: addconf takes away what it does not name, though it keeps a preshared key.
+    if peer.networks:
+        rows.append("AllowedIPs = " + ", ".join(peer.networks))
     return "\n".join(["[Peer]", "PublicKey = " + peer.key, *rows, ""])
 
 
@@ -889,8 +884,7 @@ def clearing(peer: Peer, now: Live) -> list[str]:
 
 def link_index(name: str) -> int:
     """The number of the interface, another one each time it is made; 0 for none."""
-    text = read_text("/sys/class/net/%s/ifindex" % name).strip()
-    return int(text) if text else 0
+    return int(read_text("/sys/class/net/%s/ifindex" % name) or 0)
 
 
 def put_peers(name: str, peers: Iterable[Peer], live: Mapping[str, Live], gate: int) -> bool:
@@ -940,10 +934,9 @@ def conf_peers(text: str) -> list[str]:
 
 
 def read_text(path: str) -> str:
-    try:
+    with contextlib.suppress(OSError):
         return read_bytes(path).decode("utf-8", "replace")
-    except OSError:
-        return ""
+    return ""
 
 
 def disk_places(paths: Paths, keys: set[str], state: StateFile) -> dict[str, list[str]]:
@@ -972,8 +965,7 @@ def files_in(place: str) -> Iterator[str]:
     if not os.path.isdir(place):
         yield place
     for folder, _, names in os.walk(place):
-        for name in names:
-            yield os.path.join(folder, name)
+        yield from (os.path.join(folder, name) for name in names)
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -1047,16 +1039,11 @@ def masquerade_body(name: str, interface: Interface) -> str:
 
 
 def write_setting(path: str, value: str) -> None:
-    with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
-        file.write(value)
-
-
-def keep_router_advertisements(folder: str) -> None:
-    """A kernel that forwards IPv6 stops hearing routers unless told: the machine would lose its own route."""
-    with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            if read_text("%s/%s/accept_ra" % (folder, name)).strip() == "1":
-                write_setting("%s/%s/accept_ra" % (folder, name), "2")
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(value)
+    except OSError:
+        alarm("%s could not be set to %s" % (path, value))
 
 
 def start_forwarding(proc: str, name: str, interface: Interface) -> None:
@@ -1064,13 +1051,14 @@ def start_forwarding(proc: str, name: str, interface: Interface) -> None:
     body = masquerade_body(name, interface) if interface.forward == "masquerade" else ""
     if not nft_table(table_name("muster_", name), body) and body:
         alarm("nft failed: %s forwards without masquerade" % name)
-    if interface.forward == "none":
-        return
-    versions = {net.version for net in interface.networks}
+    versions = {net.version for net in interface.networks if interface.forward != "none"}
     if 4 in versions:
         write_setting(proc + "/net/ipv4/ip_forward", "1")
     if 6 in versions:
-        keep_router_advertisements(proc + "/net/ipv6/conf")
+        # A kernel that forwards IPv6 stops hearing routers unless told: the machine would lose its own route.
+        for path in glob.glob(proc + "/net/ipv6/conf/*/accept_ra"):
+            if read_text(path).strip() == "1":
+                write_setting(path, "2")
         write_setting(proc + "/net/ipv6/conf/all/forwarding", "1")
 
 
@@ -1098,7 +1086,7 @@ def peer_drift(kernel: Kernel, wanted: Mapping[str, Peer], buried: Mapping[str, 
                 yield finding("preshared_key", "differs", key)
 
 
-def link_drift(name: str, kernel: Kernel, interface: Interface) -> Iterator[Json]:
+def link_drift(name: str, kernel: Kernel, interface: Interface, private: str) -> Iterator[Json]:
     """What differs in the interface's own settings; apply never changes those."""
     ran = run(["ip", "-j", "addr", "show", "dev", name])
     link = (json.loads(ran.stdout) if ran.returncode == 0 and ran.stdout.strip() else [{}])[0]
@@ -1112,6 +1100,8 @@ def link_drift(name: str, kernel: Kernel, interface: Interface) -> Iterator[Json
         yield finding("interface", "port %d, state has %d" % (kernel.listen_port, interface.listen_port))
     if link.get("mtu") != interface.mtu:
         yield finding("interface", "mtu %s, state has %d" % (link.get("mtu"), interface.mtu))
+    if private and private != kernel.private_key:
+        yield finding("interface", "the private key is not that of the conf")
 
 
 # ---------------------------------------------------------------- pushes
@@ -1305,18 +1295,20 @@ class Node:
 
     def drift(self, state: State, kernel: Kernel | None) -> list[Json]:
         """Every difference between state, kernel and files, in the protocol's words."""
-        rows = [finding("conf_peers", "a peer in IFACE.conf", key) for key in conf_peers(read_text(self.conf))]
+        conf = read_text(self.conf)
+        rows = [finding("conf_peers", "a peer in IFACE.conf", key) for key in conf_peers(conf)]
         if state.origin in ("last", "lost"):
             rows.append(finding("state", "damaged; fell back to " + ("state.last" if state.lines else "no peers")))
-        trouble = self.tombstones.trouble()
-        if trouble:
+        if trouble := self.tombstones.trouble():
             rows.append(finding("tombstones", trouble))
         if is_closed(self.name):
             rows.append(finding("closed", "shut by the boot guard"))
         if kernel is None:
             return [*rows, finding("interface", "down")]
         rows += peer_drift(kernel, self.wanted(state.lines), self.tombstones.read())
-        return rows + (list(link_drift(self.name, kernel, interface_of(state.interface))) if state.interface else [])
+        if state.interface:
+            rows += link_drift(self.name, kernel, interface_of(state.interface), conf_setting(conf, "privatekey"))
+        return rows
 
     def settle(self, state: State, kernel: Kernel | None) -> tuple[Plan, Kernel]:
         """Brings the interface to the state, enforces tombstones, opens it: (what was done, what is)."""
@@ -1336,7 +1328,9 @@ class Node:
         after = read_kernel(self.name)
         if after is None:
             raise Refused("kernel", "the interface went down")
-        if not plan_kernel(after.peers, self.wanted(state.lines)).removed and is_closed(self.name):
+        # Until it is up it is in wg-quick's hands, which still gives it what the conf holds.
+        up = int(read_text("/sys/class/net/%s/flags" % self.name) or "0", 16) & 1
+        if up and not plan_kernel(after.peers, self.wanted(state.lines)).removed and is_closed(self.name):
             nft_table(table_name("muster_guard_", self.name), "")
         self.remember(after.peers)
         return plan, after
@@ -1371,8 +1365,8 @@ class Node:
         # Reads the boot path once, so that no revoke has to wait for it.
         disk_places(self.paths, set(), self.state)
         about = {"version": VERSION, "protocol": PROTOCOL, "python": "%d.%d.%d" % sys.version_info[:3]}
-        boot_id = read_text(self.paths.proc + "/kernel/random/boot_id").strip()
-        return {"state": self.summary(), "node": {**about, "boot_id": boot_id}}
+        about["boot_id"] = read_text(self.paths.proc + "/kernel/random/boot_id").strip()
+        return {"state": self.summary(), "node": about}
 
     def revoke(self, body: Json) -> Json:
         """Tombstones, kernel, state; then all is read back. Waits for the gate alone, 1 s at most."""
@@ -1515,8 +1509,7 @@ class Node:
     def _load(self, state: State) -> None:
         if state.origin in ("last", "lost"):
             alarm("%s: the state is damaged; loading %d peers" % (self.name, len(state.lines)))
-        trouble = self.tombstones.trouble()
-        if self.tombstones.read() and trouble:
+        if self.tombstones.read() and (trouble := self.tombstones.trouble()):
             alarm(trouble)
         if state.interface:
             start_forwarding(self.paths.proc, self.name, interface_of(state.interface))
@@ -1579,6 +1572,8 @@ class Node:
             self._revive()
             return
         self._enforce(state, link, running, shaken)
+        if not link:
+            raise Refused("kernel", "the interface runs under another name")
         peers = self.wanted(self.state.read().lines)
         ends = (peer.expires_at for peer in peers.values() if peer.expires_at)
         self.quiet = version, min(ends, default=2**62), {key for key, peer in peers.items() if peer.replaces in peers}
@@ -1622,11 +1617,15 @@ class Node:
     def _revive(self) -> None:
         """A missing interface is made by systemd, where it should be up; one that a person stopped stays down."""
         unit = "wg-quick@%s.service" % self.name
-        if run(["systemctl", "is-active", unit]).stdout.strip() != "active":
+        active = run(["systemctl", "is-active", unit]).stdout.strip()
+        if active == "activating":
+            return
+        if active != "active":
             raise Refused("kernel", "the interface is down, and no unit says that it should be up")
         alarm("%s is gone; asking for %s" % (self.name, unit))
         self.journal.add("restored", [None], "the interface was gone")
-        run(["systemctl", "restart", unit], seconds=90.0)
+        # Not waited for: its last hook is our `load`, which waits for the lock that this tick holds.
+        run(["systemctl", "--no-block", "restart", unit])
 
     def close(self) -> None:
         """Nothing passes the interface, in or out, until it is opened."""
@@ -1727,9 +1726,8 @@ def daemon(paths: Paths) -> None:
     """Ticks for every interface that has a state here, until it is ended; that may be at any moment."""
     nodes: dict[str, Node] = {}
     said: dict[str, str] = {}
-    clock = Clock(paths)
     while True:
-        troubles = {"clock": "a jump forward is held until the Console confirms it" if clock.keep().held else ""}
+        troubles = {"clock": "a jump forward is held until the Console confirms it" if Clock(paths).keep().held else ""}
         for name in sorted(path.split("/")[-2] for path in glob.glob(paths.lib + "/*/state")):
             reply = guarded(nodes.setdefault(name, Node(name, paths)).tick)
             troubles[name] = "" if reply["ok"] else reply["error"]["message"]
@@ -1773,8 +1771,7 @@ COMMANDS = {
 
 
 def parser() -> argparse.ArgumentParser:
-    about = "Keeps a WireGuard interface's peers as the Console says."
-    top = argparse.ArgumentParser(prog="muster-node", description=about)
+    top = argparse.ArgumentParser(prog="muster-node", description="Keeps WireGuard peers as the Console says.")
     top.add_argument("--version", action="version", version=VERSION)
     commands = top.add_subparsers(dest="command", required=True)
     made = {name: commands.add_parser(name, help=words) for name, words in COMMANDS.items()}
@@ -1792,7 +1789,9 @@ def main(words: Sequence[str]) -> int:
     os.umask(0o077)
     given = parser().parse_args(words)
     if given.command == "daemon":
-        daemon(Paths())
+        with contextlib.suppress(KeyboardInterrupt):
+            daemon(Paths())
+        return 0
     return execute(Node(given.interface, Paths()), given)
 
 

@@ -262,12 +262,24 @@ VERBS = {
 }
 
 
+def goes_on_alone() -> bool:
+    """Forks; True in the one that need not wait, which holds no pipe of the caller's."""
+    if os.fork():
+        return True
+    null = os.open("/dev/null", os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    return False
+
+
 def main(arguments: list[str]) -> int:
     """Act on `systemctl VERB UNIT...`; exit status as systemctl's."""
     words = [word for word in arguments if not word.startswith("-")]
     if words[:1] == ["default"]:
         return power_on()
     if words[:1] in (["daemon-reload"], ["reset-failed"]):
+        return 0
+    if "--no-block" in arguments and goes_on_alone():
         return 0
     if not words or words[0] not in VERBS:
         print("Unknown command verb " + " ".join(words), file=sys.stderr)

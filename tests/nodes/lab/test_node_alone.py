@@ -1,4 +1,4 @@
-"""The node with nobody to ask: what ends goes on time, and what was shut stays shut over boots."""
+"""The node with nobody to ask: what ends goes on time."""
 
 import datetime as dt
 import time
@@ -8,8 +8,6 @@ from django.utils import timezone
 
 from audit.services import SYSTEM
 from fleet.models import Environment
-from peers.models import Device
-from peers.revocation import revoke_devices
 from peers.services import grant_access
 from tests.build import make_person
 from tests.fleet_in_lab import connect, console, register
@@ -20,7 +18,6 @@ from tests.nodes.lab.acts import enrolled, held_keys
 pytestmark = [pytest.mark.lab, pytest.mark.django_db(transaction=True)]
 
 TICK = 10
-BOOTS = 4
 
 
 def test_access_ends_on_time_with_the_whole_console_gone(lab: Lab, staging: Environment) -> None:
@@ -53,42 +50,3 @@ def test_access_ends_on_time_with_the_whole_console_gone(lab: Lab, staging: Envi
     machine.reboot()
     his.wait_for_reply(30, after=time.monotonic())
     assert hers.last_answered_at() == last
-
-
-def test_no_packet_of_a_dead_key_is_answered_while_the_machine_boots(lab: Lab, staging: Environment) -> None:
-    """D1, D11, F2: by systemd's lines and by plain wg-quick, the keys put back into the conf, flooding all along."""
-    machine, (carol, dave, erin) = lab.add_server(), lab.add_clients(3)
-    with console(lab) as muster:
-        row = enrolled(muster, machine, staging)
-        keys = {}
-        for name, client in (("Carol", carol), ("Dave", dave), ("Erin", erin)):
-            person = make_person(name)
-            seconds = 15 if name == "Erin" else 3600
-            until = timezone.now() + dt.timedelta(seconds=seconds)
-            grant_access(actor=SYSTEM, person=person, server=row, reason="work", until=until)
-            device, keys[name] = register(person)
-            muster.push()
-            connect(client, device, row, keys[name])
-        revoke_devices(actor=SYSTEM, devices=[Device.objects.get(public_key=keys["Carol"].public_key)], reason="lost")
-        muster.push()
-    machine.shell("muster-node tick wg0")
-    wait_for(
-        lambda: "expired" in machine.shell("muster-node tick wg0; cat /var/lib/muster/wg0/journal || true"),
-        20,
-        "Erin's end",
-    )
-    floods = [client.stream("10.1.0.1", rate=100) for client in (carol, erin)]
-    alive = dave.stream("10.1.0.1", rate=50)
-    put_back = "".join(
-        f"[Peer]\\nPublicKey = {keys[name].public_key}\\nAllowedIPs = 10.1.0.0/24\\n" for name in ("Carol", "Erin")
-    )
-    for number in range(BOOTS):
-        machine.shell(f"printf '{put_back}' >> /etc/wireguard/wg0.conf")
-        if number % 2:
-            machine.shell("wg-quick down wg0; wg-quick up wg0")
-        else:
-            machine.reboot()
-        alive.wait_for_reply(30, after=time.monotonic())
-        assert held_keys(machine) == {keys["Dave"].public_key}
-        assert [flood.last_answered_at() for flood in floods] == [None, None], f"boot {number}"
-    assert all(len(flood.packets()) > 100 for flood in floods)

@@ -77,3 +77,21 @@ def make_delta(generation: int, before: list[Json], after: list[Json], **changes
 def dead(number: int, reason: str = "test") -> Json:
     """One thing to revoke."""
     return {"public_key": make_key(number), "reason": reason}
+
+
+def console_key(number: int) -> str:
+    """An SSH public key that nobody holds."""
+    raw = b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes([number]) * 32
+    return "ssh-ed25519 " + base64.b64encode(raw).decode()
+
+
+def make_wish(**changes: Any) -> Json:
+    """What install is asked for."""
+    return {
+        "interface": INTERFACE,
+        "console_key": console_key(1),
+        "user": "root",
+        "epoch": 3,
+        "observe_only": False,
+        "packages": False,
+    } | changes

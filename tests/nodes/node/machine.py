@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
+# The Python that runs the script; another one where a test asks for it.
+PYTHON = os.environ.get("MUSTER_TEST_PYTHON", sys.executable)
 SCRIPTS = Path(__file__).resolve().parents[3] / "nodes" / "script"
 SCRIPT, INSTALLER = SCRIPTS / "muster_node.py", SCRIPTS / "muster_install.py"
 PROGRAM = "/usr/local/sbin/muster-node"
@@ -71,9 +74,12 @@ class Machine:
         self.enter = ["nsenter", "-t", child, "--net", "--mount", "--pid"]
         self.sessions: list[Session] = []
         self.run("install", "-m", "755", str(SCRIPT), PROGRAM)
+        if sys.executable != PYTHON:
+            # Hooks, units and forced commands name the machine's own.
+            self.run("mount", "--bind", PYTHON, "/usr/bin/python3")
 
     def words(self, *words: str) -> list[str]:
-        program = [sys.executable, "-IS", *PROGRAMS[words[0]]] if words[0] in PROGRAMS else [words[0]]
+        program = [PYTHON, "-IS", *PROGRAMS[words[0]]] if words[0] in PROGRAMS else [words[0]]
         return [*self.enter, *program, *words[1:]]
 
     def popen(self, *words: str) -> subprocess.Popen[bytes]:

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import Any
 
 import pytest
 
-from tests.nodes.node.build import INTERFACE, Json, make_peer, make_whole
+from tests.nodes.node.build import INTERFACE, Json, console_key, make_peer, make_whole, make_wish
 from tests.nodes.node.machine import Machine
 
 
-def console_key(number: int) -> str:
-    raw = b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes([number]) * 32
-    return "ssh-ed25519 " + base64.b64encode(raw).decode()
-
-
-def wish(**changes: Any) -> Json:
-    return {
-        "interface": INTERFACE,
-        "console_key": console_key(1),
-        "user": "root",
-        "epoch": 3,
-        "observe_only": False,
-        "packages": False,
-    } | changes
-
-
 def install(machine: Machine, name: str = "wg0", code: int = 0, **changes: Any) -> Json:
-    reply: Json = json.loads(machine.run("muster-install", name, stdin=json.dumps(wish(**changes)), code=code))
+    reply: Json = json.loads(machine.run("muster-install", name, stdin=json.dumps(make_wish(**changes)), code=code))
     assert reply["ok"] is (code == 0)
     return reply
 
