@@ -472,8 +472,7 @@ class Tombstones:
         """Puts keys into the set for ever; says whether the disk has them all, and all from before."""
         self.read()
         for key, reason in items:
-            if key not in self.lines:
-                self.lines[key] = tombstone_line(key, reason)
+            self.lines.setdefault(key, tombstone_line(key, reason))
         durable = self._write(self.main)
         copied = self._write(self.copy)
         if not durable and not copied:
@@ -512,63 +511,68 @@ TICK = 5.0
 
 
 class Trust(NamedTuple):
-    """The time trusted at a reading of the boot clock; `held`: since when (by this time) a forward jump is held."""
+    """The time trusted at a reading of the boot clock; `held`: since when (by this time) a forward jump is held;
+    `gained`: what small steps forward came to in this boot, since the wall clock was last believed or corrected."""
 
     time: int
-    boot_id: str
     boot: int
-    held: int | None
+    boot_id: str
+    held: int | None = None
+    gained: int = 0
 
 
 def judge_time(last: Trust, here: Trust) -> Trust:
-    """What is trusted `here`: a step back never counts, one of over a minute forward is held for an hour at most."""
+    """What is trusted `here`: a step back never counts, over a minute forward (in one step or many) is held an hour."""
     # After a boot the boot clock began anew; how long the machine was off, only the wall clock says.
-    base = last.time + max(here.boot - (last.boot if here.boot_id == last.boot_id else 0), 0)
-    if here.time <= base + JUMP:
-        return here._replace(time=max(base, here.time))
+    same = here.boot_id == last.boot_id
+    base = last.time + max(here.boot - (last.boot if same else 0), 0)
+    gained = (last.gained if same else 0) + max(here.time - base, 0)
+    if gained <= JUMP:
+        return here._replace(time=max(base, here.time), gained=gained)
     if last.held is not None and base - last.held >= HELD:
         return here
-    return here._replace(time=base, held=base if last.held is None else last.held)
+    return here._replace(time=base, held=base if last.held is None else last.held, gained=last.gained)
 
 
 class Clock:
-    """The time by which peers expire, kept in a file for all processes and boots of the machine."""
+    """The time by which peers expire, for all processes and boots of the machine; a full disk leaves it under /run."""
 
     def __init__(self, paths: Paths) -> None:
-        self.path = paths.lib + "/clock"
+        self.files = paths.run + "/clock", paths.lib + "/clock"
         self.lock = paths.run + "/clock.lock"
         self.boot_file = paths.proc + "/kernel/random/boot_id"
 
     def read(self) -> Trust:
-        """What is trusted now; without a file, or with a damaged one, the wall clock is."""
-        boot_id = read_text(self.boot_file).strip()
-        here = Trust(int(time.time()), boot_id, int(time.clock_gettime(time.CLOCK_BOOTTIME)), None)
-        kept = self._kept()
-        return judge_time(kept, here) if kept else here
+        """What is trusted now; where no file can be read, the wall clock is."""
+        boot = int(time.clock_gettime(time.CLOCK_BOOTTIME))
+        here = Trust(int(time.time()), boot, read_text(self.boot_file).strip())
+        return judge_time(kept, here) if (kept := self._kept()) else here
 
     def keep(self) -> Trust:
-        """As `read`, written down where a minute or a boot went by, or a jump began or ended."""
+        """As `read`, written down where a minute or a boot went by, or the wall clock was stepped."""
         with locked(self.lock, 1.0):
             kept, now = self._kept(), self.read()
-            if kept is None or kept[1::2] != now[1::2] or now.time >= kept.time + JUMP:
+            if kept is None or kept[2:] != now[2:] or now.time >= kept.time + JUMP:
                 self._write(now)
         return now
 
     def correct(self, moment: int) -> None:
         """The Console's word on what time it is, be it later or earlier than ours."""
         with locked(self.lock, 1.0):
-            self._write(self.read()._replace(time=moment, held=None))
+            self._write(self.read()._replace(time=moment, held=None, gained=0))
 
     def _kept(self) -> Trust | None:
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            moment, boot_id, boot, held = json.loads(read_bytes(self.path))
-            return Trust(int(moment), str(boot_id), int(boot), None if held is None else int(held))
+        for path in self.files:
+            with contextlib.suppress(OSError, ValueError, TypeError, OverflowError):
+                moment, boot, boot_id, held, gained = json.loads(read_bytes(path))
+                return Trust(int(moment), int(boot), str(boot_id), None if held is None else int(held), int(gained))
         return None
 
     def _write(self, trust: Trust) -> None:
-        with contextlib.suppress(OSError):
-            make_folder(os.path.dirname(self.path))
-            write_atomic(self.path, canonical(trust).encode())
+        for path in self.files:
+            with contextlib.suppress(OSError):
+                make_folder(os.path.dirname(path))
+                write_atomic(path, canonical(trust).encode())
 
 
 # ---------------------------------------------------------------- journal
@@ -836,11 +840,9 @@ def kernel_places(keys: set[str]) -> dict[str, list[str]] | None:
 
 
 def remove_peers(name: str, keys: Sequence[str]) -> bool:
-    codes = []
-    for batch in groups(keys):
-        words = [word for key in batch for word in ("peer", key, "remove")]
-        codes.append(run(["wg", "set", name, *words], seconds=5.0).returncode)
-    return not any(codes)
+    """Whether wg took them all."""
+    words = ([word for key in batch for word in ("peer", key, "remove")] for batch in groups(keys))
+    return {run(["wg", "set", name, *batch], seconds=5.0).returncode for batch in words} <= {0}
 
 
 class Plan(NamedTuple):
@@ -881,8 +883,7 @@ def clearing(peer: Peer, now: Live) -> list[str]:
 
 def link_index(name: str) -> int:
     """The number of the interface, another one each time it is made; 0 for none."""
-    text = read_text("/sys/class/net/%s/ifindex" % name).strip()
-    return int(text) if text else 0
+    return int(read_text("/sys/class/net/%s/ifindex" % name) or 0)
 
 
 def put_peers(name: str, peers: Iterable[Peer], live: Mapping[str, Live], gate: int) -> bool:
@@ -932,10 +933,9 @@ def conf_peers(text: str) -> list[str]:
 
 
 def read_text(path: str) -> str:
-    try:
+    with contextlib.suppress(OSError):
         return read_bytes(path).decode("utf-8", "replace")
-    except OSError:
-        return ""
+    return ""
 
 
 def disk_places(paths: Paths, keys: set[str], state: StateFile) -> dict[str, list[str]]:
@@ -963,9 +963,7 @@ def files_in(place: str) -> Iterator[str]:
     """The files below a folder, or the file itself."""
     if not os.path.isdir(place):
         yield place
-    for folder, _, names in os.walk(place):
-        for name in names:
-            yield os.path.join(folder, name)
+    yield from (os.path.join(folder, name) for folder, _, names in os.walk(place) for name in names)
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -1316,6 +1314,8 @@ class Node:
         """Brings the interface to the state, enforces tombstones, opens it: (what was done, what is)."""
         if kernel is None:
             raise Refused("kernel", "the interface is down; start it by wg-quick, then push again")
+        # The time by which a peer goes is written down first: no step back then brings it back.
+        self.clock.keep()
         wanted = self.wanted(state.lines)
         plan = plan_kernel(kernel.peers, wanted)
         # Until the end nobody may take what we did not do yet for what somebody undid.
