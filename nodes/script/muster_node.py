@@ -1238,7 +1238,7 @@ class Node:
         self.journal = Journal(paths, name)
         self.clock = Clock(paths)
         self.memory = "%s/%s.seen" % (paths.run, name)
-        self.quiet: tuple[object, int] = (None, 0)
+        self.quiet: tuple[object, int, int] = (None, 0, 0)
         self.told: dict[str, list[Any]] | None = None
         self.has_routes = True
 
@@ -1570,7 +1570,7 @@ class Node:
         link, running = link_index(self.name), frozenset(ran.stdout.split())
         version = link, running, stamp(self.state.path), len(self.tombstones.read()), self.journal.head()
         now = self.clock.read().time
-        if version == self.quiet[0] and now < self.quiet[1]:
+        if version == self.quiet[0] and self.quiet[1] <= now < self.quiet[2]:
             return
         if not state.generation:
             remove_peers(self.name, [key for key in running if key in self.tombstones.read()])
@@ -1580,7 +1580,7 @@ class Node:
             return
         self._enforce(state, link, running)
         ends = [peer_of(line).expires_at for line in state.lines.values()]
-        self.quiet = version, min((end for end in ends if end and end > now), default=2**62)
+        self.quiet = version, now, min((end for end in ends if end and end > now), default=2**62)
 
     def _enforce(self, state: State, link: int, running: Set[str]) -> None:
         """Brings the interface to the state, and writes down why it was not there."""
