@@ -548,11 +548,11 @@ class Clock:
         here = Trust(int(time.time()), boot, read_text(self.boot_file).strip())
         return judge_time(kept, here) if (kept := self._kept()) else here
 
-    def keep(self) -> Trust:
-        """As `read`, written down where a minute or a boot went by, or the wall clock was stepped."""
+    def keep(self, after: int = JUMP) -> Trust:
+        """As `read`, written down where so many seconds or a boot went by, or the wall clock was stepped."""
         with locked(self.lock, 1.0):
             kept, now = self._kept(), self.read()
-            if kept is None or kept[2:] != now[2:] or now.time >= kept.time + JUMP:
+            if kept is None or kept[2:] != now[2:] or now.time >= kept.time + after:
                 self._write(now)
         return now
 
@@ -1300,8 +1300,7 @@ class Node:
         rows = [finding("conf_peers", "a peer in IFACE.conf", key) for key in conf_peers(read_text(self.conf))]
         if state.origin in ("last", "lost"):
             rows.append(finding("state", "damaged; fell back to " + ("state.last" if state.lines else "no peers")))
-        trouble = self.tombstones.trouble()
-        if trouble:
+        if trouble := self.tombstones.trouble():
             rows.append(finding("tombstones", trouble))
         if is_closed(self.name):
             rows.append(finding("closed", "shut by the boot guard"))
@@ -1314,10 +1313,10 @@ class Node:
         """Brings the interface to the state, enforces tombstones, opens it: (what was done, what is)."""
         if kernel is None:
             raise Refused("kernel", "the interface is down; start it by wg-quick, then push again")
-        # The time by which a peer goes is written down first: no step back then brings it back.
-        self.clock.keep()
         wanted = self.wanted(state.lines)
         plan = plan_kernel(kernel.peers, wanted)
+        # The time by which a peer goes is written down first: no step back and no boot then brings it back.
+        self.clock.keep(after=1 if plan.removed else JUMP)
         # Until the end nobody may take what we did not do yet for what somebody undid.
         self.remember(())
         # Removals first, so that an address is free before another peer gets it.
