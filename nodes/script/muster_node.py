@@ -544,8 +544,9 @@ class Clock:
 
     def read(self) -> Trust:
         """What is trusted now; where no file can be read, the wall clock is."""
-        boot = int(time.clock_gettime(time.CLOCK_BOOTTIME))
-        here = Trust(int(time.time()), boot, read_text(self.boot_file).strip())
+        boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+        # As it was when the boot clock's second began: so both tell of each second that goes by at once.
+        here = Trust(int(time.time() - boot % 1), int(boot), read_text(self.boot_file).strip())
         return judge_time(kept, here) if (kept := self._kept()) else here
 
     def keep(self, after: int = JUMP) -> Trust:
