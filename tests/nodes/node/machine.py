@@ -11,6 +11,7 @@ from typing import Any
 Json = dict[str, Any]
 SCRIPTS = Path(__file__).resolve().parents[3] / "nodes" / "script"
 SCRIPT, INSTALLER = SCRIPTS / "muster_node.py", SCRIPTS / "muster_install.py"
+PYTHON = [sys.executable, "-IS"]
 PROGRAM = "/usr/local/sbin/muster-node"
 PROGRAMS = {"muster-node": [str(SCRIPT)], "muster-install": [str(INSTALLER), PROGRAM]}
 SET_UP = """
@@ -70,10 +71,12 @@ class Machine:
         child = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
         self.enter = ["nsenter", "-t", child, "--net", "--mount", "--pid"]
         self.sessions: list[Session] = []
+        self.around: list[str] = []
         self.run("install", "-m", "755", str(SCRIPT), PROGRAM)
 
     def words(self, *words: str) -> list[str]:
-        program = [sys.executable, "-IS", *PROGRAMS[words[0]]] if words[0] in PROGRAMS else [words[0]]
+        """A command line that runs it in the machine; the script with what is put around it."""
+        program = [*self.around, *PYTHON, *PROGRAMS[words[0]]] if words[0] in PROGRAMS else [words[0]]
         return [*self.enter, *program, *words[1:]]
 
     def popen(self, *words: str) -> subprocess.Popen[bytes]:
