@@ -17,12 +17,11 @@ from fleet.conditions import Type
 from fleet.models import Environment, ServerStatus, User
 from peers.models import Receipt, Tombstone
 from peers.revocation import revoke_devices
-from tests.build import new_public_key
 from tests.doors import browser
 from tests.lab.lab import Lab
 from tests.lab.machines import Server
 from tests.lab.waiting import wait_for
-from tests.nodes.lab.acts import held_keys
+from tests.nodes.lab.acts import wait_for_ticks
 from tests.nodes.lab.scene import Scene, Seat, contractor, scene
 
 pytestmark = [pytest.mark.lab, pytest.mark.django_db(transaction=True)]
@@ -118,17 +117,10 @@ def test_a_state_set_back_under_a_running_node_brings_no_revoked_key_back(fleet:
     revoke(fleet, carol)
     fleet.console.crew.close()
     began = time.monotonic()
-    wait_for_tick(machine)
+    wait_for_ticks(machine)
     machine.shell("cp -a /root/snapshot/var/lib/muster/. /var/lib/muster; rm -f /var/lib/muster/tombstones*")
     wait_for(lambda: held(machine) == 1, 20, "the tombstone to be written again")
-    wait_for_tick(machine)
+    wait_for_ticks(machine)
     assert carol.is_shut_out(began, time.monotonic() - began) == [True]
     assert ben.lost(began, time.monotonic()) == [0]
     assert fleet.is_in_kernel(carol.pair.public_key) == [False]
-
-
-def wait_for_tick(machine: Server) -> None:
-    """The daemon takes a stranger out when it looks next."""
-    stranger = new_public_key()
-    machine.run(["wg", "set", "wg0", "peer", stranger])
-    wait_for(lambda: stranger not in held_keys(machine), 20, "a tick")
