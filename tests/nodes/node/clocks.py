@@ -33,7 +33,7 @@ class Clocks:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.wall = self.boot = 0
+        self.wall = self.boot = self.number = 0
         machine.sh("mount -t tmpfs tmpfs /dev/shm")
         self._name_boot()
         machine.sh(f"mount --bind /run/boot_id {BOOT_ID}")
@@ -84,12 +84,20 @@ class Clocks:
         told = ["sh", "-c", f'echo $$; exec "$0" "$@" 2>{ALARMS}']
         process = self.machine.popen(*words[:at], *told, *words[at:])
         assert process.stdout
-        number = int(process.stdout.readline())
+        self.number = int(process.stdout.readline())
         try:
             yield
         finally:
-            self.machine.sh(f"kill {number}")
+            self.machine.sh(f"kill {self.number}")
             process.communicate()
+
+    def rest(self) -> None:
+        """The running daemon looks about five times: each of its system calls is two of strace's waits."""
+        began = self._waits()
+        wait_for(lambda: self._waits() > began + 2000, 20, "the daemon to look")
+
+    def _waits(self) -> int:
+        return int(self.machine.sh(f"awk '/^vol/ {{print $2}}' /proc/{self.number}/status"))
 
     def turn(self) -> set[str]:
         """The daemon begins, does at least once what it does every 5 s, and is killed: the keys that run then."""
