@@ -21,6 +21,7 @@ class Verb(StrEnum):
     SERVER_ENROL = "server.enrol"
     SERVER_ENROLLED = "server.enrolled"
     SERVER_ENROL_FAILED = "server.enrol_failed"
+    SERVER_SET_BACK = "server.set_back"
     SERVER_PIN = "server.pin_host_key"
     PERSON_ADD = "person.add"
     PERSON_CHANGE = "person.change"

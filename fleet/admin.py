@@ -143,7 +143,7 @@ class BastionAdmin(ConsoleAdmin):
 
 STATE_COLOURS = {
     **{"in sync": "success", "not enrolled": "info"},
-    **dict.fromkeys(("unreachable", "journal broken", "tombstoned", "failing"), "danger"),
+    **dict.fromkeys(("unreachable", "journal broken", "set back", "tombstoned", "failing"), "danger"),
     **{"held": "warning", "drifted": "warning", "pending": "warning"},
 }
 
@@ -201,7 +201,7 @@ def state_of(server: Server) -> str:
         return "unreachable"
     intact = read(known, Type.INTACT)
     if intact and not intact.status:
-        return "journal broken"
+        return "set back" if intact.reason == "SetBack" else "journal broken"
     if held and held.status:
         return "held"
     in_sync = read(known, Type.IN_SYNC)

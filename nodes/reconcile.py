@@ -62,8 +62,14 @@ def _attempt(server_id: int, pool: SessionPool) -> Outcome:
 
 
 def session_to(server_id: int, pool: SessionPool) -> Session:
-    server = Server.objects.select_related("bastion").get(pk=server_id)
-    return pool.open(server.pk, target_of(server), server.interface)
+    """One that is opened for this has told, first of all, whether the machine was set back."""
+    is_open = pool.get(server_id) is not None
+    server = Server.objects.select_related("bastion", "status", "environment").get(pk=server_id)
+    session = pool.open(server.pk, target_of(server), server.interface)
+    state, seen = observe.node_state(session.about), server.status
+    if not is_open and (state.epoch, state.generation) < (seen.observed_epoch, seen.observed_generation):
+        status.record_set_back(server, state)
+    return session
 
 
 def told(server_id: int, attempt: Callable[[], Outcome]) -> Outcome:

@@ -12,6 +12,7 @@ from django.utils import timezone
 from audit.services import SYSTEM, act, record_alone
 from audit.verbs import Verb
 from fleet import conditions
+from fleet.changes import DRAIN, hint
 from fleet.conditions import Type
 from fleet.models import Server, ServerStatus
 from nodes.chain import Cursor
@@ -20,6 +21,10 @@ from nodes.state import Desired
 from peers.models import Peer, PeerStatus, Receipt, Revocation
 
 MAX_BACKOFF = 5.0
+EXPOSED = (
+    "Keys that were revoked since may have passed packets there until it was reached again, each to its own end,"
+    " or an hour past it, at the longest."
+)
 
 
 @dataclass(frozen=True)
@@ -179,10 +184,34 @@ def move_journal(server_id: int, kept: Cursor, cursor: Cursor) -> bool:
 def record_broken_journal(server: Server, message: str) -> None:
     """Inside the caller's transaction; it stays so until the machine is enrolled again."""
     status = _lock(server.pk)
-    advice = f"The journal is broken: {message} Look at the machine, then enrol it again."
-    _set(status, Type.INTACT, status=False, reason="JournalBroken", message=advice, now=timezone.now())
-    status.save(update_fields=["conditions"])
+    found = conditions.read(status.conditions, Type.INTACT)
+    if found is None or found.reason != "SetBack":
+        _mark_broken(status, "JournalBroken", f"The journal is broken: {message}")
+        status.save(update_fields=["conditions"])
     record_alone(Verb.JOURNAL_BROKEN, server, reason=message, environment=server.environment.name)
+
+
+def _mark_broken(status: ServerStatus, reason: str, message: str) -> None:
+    advice = f"{message} Look at the machine, then enrol it again."
+    _set(status, Type.INTACT, status=False, reason=reason, message=advice, now=timezone.now())
+
+
+def record_set_back(server: Server, state: NodeState) -> None:
+    """The node holds less than it had confirmed, as an older disk does: it gets all of it again, tombstones too."""
+    with transaction.atomic():
+        status = _lock(server.pk)
+        held, confirmed = (state.epoch, state.generation), (status.observed_epoch, status.observed_generation)
+        if held >= confirmed:
+            return
+        numbers = "generation {}.{} and had confirmed {}.{}".format(*held, *confirmed)
+        message = f"The machine holds {numbers}: it was set back, or lost its state. {EXPOSED}"
+        status.observed_epoch, status.observed_generation = held
+        status.tombstone_cursor = 0
+        _mark_broken(status, "SetBack", message)
+        fields = ["observed_epoch", "observed_generation", "tombstone_cursor", "conditions"]
+        status.save(update_fields=fields)
+        record_alone(Verb.SERVER_SET_BACK, server, reason=message, environment=server.environment.name)
+        hint(DRAIN, {server.pk})
 
 
 def forget_machine(server_id: int, *, is_another: bool) -> None:

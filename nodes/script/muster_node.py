@@ -480,8 +480,7 @@ class Tombstones:
         """Puts keys into the set for ever; says whether the disk has them all, and all from before."""
         self.read()
         for key, reason in items:
-            if key not in self.lines:
-                self.lines[key] = tombstone_line(key, reason)
+            self.lines.setdefault(key, tombstone_line(key, reason))
         durable = self._write(self.main)
         copied = self._write(self.copy)
         if not durable and not copied:
@@ -520,63 +519,69 @@ TICK = 5.0
 
 
 class Trust(NamedTuple):
-    """The time trusted at a reading of the boot clock; `held`: since when (by this time) a forward jump is held."""
+    """The time trusted at a reading of the boot clock; `held`: since when (by this time) a forward jump is held;
+    `gained`: what small steps forward came to in this boot, since the wall clock was last believed or corrected."""
 
     time: int
-    boot_id: str
     boot: int
-    held: int | None
+    boot_id: str
+    held: int | None = None
+    gained: int = 0
 
 
 def judge_time(last: Trust, here: Trust) -> Trust:
-    """What is trusted `here`: a step back never counts, one of over a minute forward is held for an hour at most."""
+    """What is trusted `here`: a step back never counts, over a minute forward (in one step or many) is held an hour."""
     # After a boot the boot clock began anew; how long the machine was off, only the wall clock says.
-    base = last.time + max(here.boot - (last.boot if here.boot_id == last.boot_id else 0), 0)
-    if here.time <= base + JUMP:
-        return here._replace(time=max(base, here.time))
+    same = here.boot_id == last.boot_id
+    base = last.time + max(here.boot - (last.boot if same else 0), 0)
+    gained = (last.gained if same else 0) + max(here.time - base, 0)
+    if gained <= JUMP:
+        return here._replace(time=max(base, here.time), gained=gained)
     if last.held is not None and base - last.held >= HELD:
         return here
-    return here._replace(time=base, held=base if last.held is None else last.held)
+    return here._replace(time=base, held=base if last.held is None else last.held, gained=last.gained)
 
 
 class Clock:
-    """The time by which peers expire, kept in a file for all processes and boots of the machine."""
+    """The time by which peers expire, for all processes and boots of the machine; a full disk leaves it under /run."""
 
     def __init__(self, paths: Paths) -> None:
-        self.path = paths.lib + "/clock"
+        self.files = paths.run + "/clock", paths.lib + "/clock"
         self.lock = paths.run + "/clock.lock"
         self.boot_file = paths.proc + "/kernel/random/boot_id"
 
     def read(self) -> Trust:
-        """What is trusted now; without a file, or with a damaged one, the wall clock is."""
-        boot_id = read_text(self.boot_file).strip()
-        here = Trust(int(time.time()), boot_id, int(time.clock_gettime(time.CLOCK_BOOTTIME)), None)
-        kept = self._kept()
-        return judge_time(kept, here) if kept else here
+        """What is trusted now; where no file can be read, the wall clock is."""
+        boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+        # As it was when the boot clock's second began: so both tell of each second that goes by at once.
+        here = Trust(int(time.time() - boot % 1), int(boot), read_text(self.boot_file).strip())
+        return judge_time(kept, here) if (kept := self._kept()) else here
 
-    def keep(self) -> Trust:
-        """As `read`, written down where a minute or a boot went by, or a jump began or ended."""
+    def keep(self, after: int = JUMP) -> Trust:
+        """As `read`, written down where so many seconds or a boot went by, or the wall clock was stepped."""
         with locked(self.lock, 1.0):
             kept, now = self._kept(), self.read()
-            if kept is None or kept[1::2] != now[1::2] or now.time >= kept.time + JUMP:
+            if kept is None or kept[2:] != now[2:] or now.time >= kept.time + after:
                 self._write(now)
         return now
 
     def correct(self, moment: int) -> None:
         """The Console's word on what time it is, be it later or earlier than ours."""
         with locked(self.lock, 1.0):
-            self._write(self.read()._replace(time=moment, held=None))
+            self._write(self.read()._replace(time=moment, held=None, gained=0))
 
     def _kept(self) -> Trust | None:
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            moment, boot_id, boot, held = json.loads(read_bytes(self.path))
-            return Trust(int(moment), str(boot_id), int(boot), None if held is None else int(held))
+        for path in self.files:
+            with contextlib.suppress(OSError, ValueError, TypeError, OverflowError):
+                moment, boot, boot_id, held, gained = json.loads(read_bytes(path))
+                return Trust(int(moment), int(boot), str(boot_id), None if held is None else int(held), int(gained))
         return None
 
     def _write(self, trust: Trust) -> None:
-        with contextlib.suppress(OSError):
-            make_folder(os.path.dirname(self.path))
-            write_atomic(self.path, canonical(trust).encode())
+        for path in self.files:
+            with contextlib.suppress(OSError):
+                make_folder(os.path.dirname(path))
+                write_atomic(path, canonical(trust).encode())
 
 
 # ---------------------------------------------------------------- journal
@@ -840,9 +845,9 @@ def kernel_places(keys: set[str]) -> dict[str, list[str]] | None:
 
 
 def remove_peers(name: str, keys: Sequence[str]) -> bool:
-    calls = [[word for key in batch for word in ("peer", key, "remove")] for batch in groups(keys)]
-    codes = [run(["wg", "set", name, *words], seconds=5.0).returncode for words in calls]
-    return not any(codes)
+    """Whether wg took them all."""
+    words = ([word for key in batch for word in ("peer", key, "remove")] for batch in groups(keys))
+    return {run(["wg", "set", name, *batch], seconds=5.0).returncode for batch in words} <= {0}
 
 
 class Plan(NamedTuple):
@@ -964,8 +969,7 @@ def files_in(place: str) -> Iterator[str]:
     """The files below a folder, or the file itself."""
     if not os.path.isdir(place):
         yield place
-    for folder, _, names in os.walk(place):
-        yield from (os.path.join(folder, name) for name in names)
+    yield from (os.path.join(folder, name) for folder, _, names in os.walk(place) for name in names)
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -1228,8 +1232,8 @@ class Node:
         self.journal = Journal(paths, name)
         self.clock = Clock(paths)
         self.memory = "%s/%s.seen" % (paths.run, name)
-        # As it was at the last tick, until when nothing ends, and the new keys whose first handshake is awaited.
-        self.quiet: tuple[object, int, Set[str]] = (None, 0, frozenset())
+        # How it was at the last tick, from and until when that is right, the new keys whose handshake is awaited.
+        self.quiet: tuple[object, int, int, Set[str]] = (None, 0, 0, frozenset())
         self.told: dict[str, list[Any]] | None = None
         self.has_routes = True
 
@@ -1316,6 +1320,8 @@ class Node:
             raise Refused("kernel", "the interface is down; start it by wg-quick, then push again")
         wanted = self.wanted(state.lines)
         plan = plan_kernel(kernel.peers, wanted)
+        # The time by which a peer goes is written down first: no step back and no boot then brings it back.
+        self.clock.keep(after=1 if plan.removed else JUMP)
         # Until the end nobody may take what we did not do yet for what somebody undid.
         self.remember(())
         # Removals first, so that an address is free before another peer gets it.
@@ -1563,7 +1569,8 @@ class Node:
         shaken = frozenset(key for key, moment in moments.items() if moment != "0")
         version = link, running, stamp(self.state.path), len(self.tombstones.read()), self.journal.head()
         now = self.clock.read().time
-        if version == self.quiet[0] and now < self.quiet[1] and not shaken & self.quiet[2]:
+        before, since, until, awaited = self.quiet
+        if version == before and since <= now < until and not shaken & awaited:
             return
         if not state.generation:
             remove_peers(self.name, [key for key in running if key in self.tombstones.read()])
@@ -1576,7 +1583,8 @@ class Node:
             raise Refused("kernel", "the interface runs under another name")
         peers = self.wanted(self.state.read().lines)
         ends = (peer.expires_at for peer in peers.values() if peer.expires_at)
-        self.quiet = version, min(ends, default=2**62), {key for key, peer in peers.items() if peer.replaces in peers}
+        awaited = {key for key, peer in peers.items() if peer.replaces in peers}
+        self.quiet = version, now, min(ends, default=2**62), awaited
 
     def _enforce(self, state: State, link: int, running: Set[str], shaken: Set[str]) -> None:
         """Brings the interface to the state, and writes down why it was not there."""

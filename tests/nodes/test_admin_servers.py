@@ -206,6 +206,7 @@ def test_a_peer_that_was_shut_at_its_machine_waits_on_the_first_page_until_someb
         (Type.IN_SYNC, "Nonsense", "failing", True),
         (Type.IN_SYNC, "Drifted", "drifted", False),
         (Type.INTACT, "JournalBroken", "journal broken", True),
+        (Type.INTACT, "SetBack", "set back", True),
     ],
 )
 def test_list_overview_and_page_of_a_server_tell_one_story(

@@ -3,11 +3,12 @@
 from fleet.models import Environment, Server
 from nodes.models import Enrolment
 from peers.models import Device
-from tests.build import make_grant, make_person
+from tests.build import make_grant, make_person, new_public_key
 from tests.fleet_in_lab import Console, connect, register
 from tests.lab import machines
 from tests.lab.lab import Lab
 from tests.lab.tunnels import KeyPair
+from tests.lab.waiting import wait_for
 
 
 def enrolled(
@@ -35,6 +36,15 @@ def joined(muster: Console, lab: Lab, row: Server, name: str = "Carol") -> tuple
 def held_keys(machine: machines.Server, interface: str = "wg0") -> set[str]:
     """The public keys in the server's kernel."""
     return set(machine.run(["wg", "show", interface, "peers"]).stdout.split())
+
+
+def wait_for_ticks(*servers: machines.Server) -> None:
+    """Each machine's daemon looked: it took a stranger out."""
+    stranger = new_public_key()
+    for machine in servers:
+        machine.run(["wg", "set", "wg0", "peer", stranger])
+    for machine in servers:
+        wait_for(lambda m=machine: stranger not in held_keys(m), 20, "a tick")  # type: ignore[misc]
 
 
 def logins(machine: machines.Server) -> list[str]:

@@ -73,13 +73,15 @@ class Machine:
         child = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
         self.enter = ["nsenter", "-t", child, "--net", "--mount", "--pid"]
         self.sessions: list[Session] = []
+        self.around: list[str] = []
         self.run("install", "-m", "755", str(SCRIPT), PROGRAM)
         if sys.executable != PYTHON:
             # Hooks, units and forced commands name the machine's own.
             self.run("mount", "--bind", PYTHON, "/usr/bin/python3")
 
     def words(self, *words: str) -> list[str]:
-        program = [PYTHON, "-IS", *PROGRAMS[words[0]]] if words[0] in PROGRAMS else [words[0]]
+        """A command line that runs it in the machine; the script with what is put around it."""
+        program = [*self.around, PYTHON, "-IS", *PROGRAMS[words[0]]] if words[0] in PROGRAMS else [words[0]]
         return [*self.enter, *program, *words[1:]]
 
     def popen(self, *words: str) -> subprocess.Popen[bytes]:

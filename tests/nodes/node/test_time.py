@@ -10,7 +10,7 @@ from nodes.script.muster_node import HELD, JUMP, Trust, judge_time
 
 YEAR = 365 * 86400
 NOON = 1_800_000_000
-HERE = Trust(NOON, "a", 5000, None)
+HERE = Trust(NOON, 5000, "a")
 
 
 class Step(NamedTuple):
@@ -38,6 +38,12 @@ class Step(NamedTuple):
         ([Step(50, -86400, boots=True)], 50, False),
         ([Step(10, YEAR), Step(HELD // 2, 1800, boots=True), Step(HELD // 2, 1800, boots=True)], YEAR + 3600, False),
         ([Step(10, YEAR), Step(10, -2 * YEAR), Step(10, YEAR)], 30, False),
+        ([Step(5, 5 + 50), Step(5, 5 - 50)], 60, False),
+        ([Step(5, 5 + 59)] * 2, 5 + 59 + 5, True),
+        ([Step(5, 5 + 20)] * 3, 3 * 25, False),
+        ([Step(5, 5 + 59)] * 700, 59 + 3500, True),
+        ([Step(5, 5 + 59)] * 723, 723 * 64, False),
+        ([Step(5, 5 + 59), Step(50, 50 + 59, boots=True)], 5 + 59 + 50 + 59, False),
     ],
 )
 def test_what_time_is_trusted_after_these_steps(steps: list[Step], passed: int, is_held: bool) -> None:
@@ -46,5 +52,5 @@ def test_what_time_is_trusted_after_these_steps(steps: list[Step], passed: int, 
     for step in steps:
         wall, boot = wall + step.wall, step.ran if step.boots else boot + step.ran
         boot_id += "b" if step.boots else ""
-        trust = judge_time(trust, Trust(wall, boot_id, boot, None))
+        trust = judge_time(trust, Trust(wall, boot, boot_id))
     assert (trust.time - NOON, trust.held is not None) == (passed, is_held)
