@@ -21,9 +21,11 @@ from nodes.script import muster_node as node
 from tests.nodes.node.build import Json
 from tests.nodes.node.failpoints import Point, in_a_fork, killed_at, steps_of, timed, told
 from tests.nodes.node.ticks import at_ticks, random_ticks
-from tests.nodes.node.world import PROGRAM, Trial, World, fresh, kernel, load, reboot, refresh, serve, tick
+from tests.nodes.node.world import PROGRAM, Trial, World, fresh, kernel, load, reboot, tick
 
 MAIN = {"fsync tombstones", "fsync state", "rename state", "kernel", "read-back", "answer"}
+# How often the other steps: whole and delta have the same.
+SIDE = {"revoke": 3, "whole": 3, "delta": 0}
 # Where a step becomes lasting, and where it leaves for another program or for the Console.
 CALLS = ("fsync", "rename", "link", "unlink", "vfork", "wait4", "write")
 MOST = 60
@@ -43,13 +45,13 @@ def session(request: Json) -> Callable[[], object]:
 # ---------------------------------------------------------------- what comes after a kill
 
 
-def same_again(_world: World, trial: Trial) -> None:
-    assert serve(trial.request)["ok"]
+def same_again(world: World, trial: Trial) -> None:
+    assert world.serve(trial.request)["ok"]
 
 
 def revoke_again(world: World, trial: Trial) -> None:
     keys = [{"public_key": key, "reason": "again"} for key in trial.victims]
-    assert serve({"op": "revoke", "keys": keys})["ok"]
+    assert world.serve({"op": "revoke", "keys": keys})["ok"]
     world.dead |= trial.victims
     assert not world.dead & kernel()
     tick(world, trial)
@@ -61,7 +63,7 @@ def newer_push(world: World, trial: Trial) -> None:
     world.generation = max(generation, world.generation)
     more = [*peers, world.new_peer()]
     stones = [{"public_key": key, "reason": "test"} for key in trial.victims]
-    assert serve(world.push(more, tombstones=stones))["ok"]
+    assert world.serve(world.push(more, tombstones=stones))["ok"]
     world.generation, world.peers, world.dead = world.generation + 1, more, world.dead | trial.victims
 
 
@@ -75,9 +77,9 @@ def aftermath(world: World, trial: Trial, number: int) -> None:
     then(world, trial)
     world.check_kernel()
     if then is newer_push and trial.request["op"] == "apply":
-        assert serve(trial.request)["error"]["code"] == "stale"
+        assert world.serve(trial.request)["error"]["code"] == "stale"
     elif then is newer_push:
-        assert serve(trial.request)["ok"]
+        assert world.serve(trial.request)["ok"]
         world.check_kernel()
     else:
         world.finish(trial)
@@ -94,9 +96,9 @@ def at_points(world: World, kind: str, times: int) -> Counter[str]:
     for step, is_after in [(step, is_after) for step in steps for is_after in (False, True)]:
         name = f"{'after' if is_after else 'before'} {step}"
         for number in range(2 * times):
-            if done[name] == (times if step in MAIN else 3):
+            if done[name] == (times if step in MAIN else SIDE[kind]):
                 break
-            refresh(world, number)
+            world.refresh()
             trial, point = world.trial(kind), Point(step, 1 + number % steps[step], is_after)
             with told(f"{kind}, {point}, {AFTERWARDS[done[name] % len(AFTERWARDS)].__name__}"):
                 # Some steps come again only where there is more to do than in this trial.
@@ -130,7 +132,7 @@ def at_random(world: World, kind: str, times: int) -> Counter[str]:
     took = 0.0
     done: Counter[str] = Counter()
     for number in range(times + 1):
-        refresh(world, number)
+        world.refresh()
         trial = world.trial(kind)
         with Popen([*PROGRAM, "session", "wg0"], stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as process:
             assert process.stdin and process.stdout

@@ -18,12 +18,10 @@ from tests.nodes.node.world import (
     LIB,
     PROGRAM,
     RUN,
-    SIZES,
     Trial,
     World,
     load,
     reboot,
-    serve,
     tick,
     tombstones,
     whole_lines,
@@ -50,8 +48,7 @@ def at_ticks(world: World, _kind: str, times: int) -> Counter[str]:
         for number in range(3 * times):
             if done[name] == times:
                 break
-            if number % 13 == 0:
-                world.begin(SIZES[number // 13 % len(SIZES)] + 2)
+            world.refresh()
             harm(world, number)
             trial, point = Trial({}, [(world.generation, world.peers)], set()), Point(step, 1 + number % 2, is_after)
             with told(f"{point}, {AFTER_TICK[done[name] % len(AFTER_TICK)].__name__}, time {number}"):
@@ -67,7 +64,7 @@ def random_ticks(world: World, _kind: str, times: int) -> Counter[str]:
     """The real daemon, killed at any moment of its first tick."""
     starts = timed(lambda: subprocess.run([*PROGRAM, "--version"], check=True, capture_output=True)) / 1.3
     for number in range(times):
-        world.begin(SIZES[number % len(SIZES)] + 2)
+        world.refresh()
         harm(world, number)
         with Popen([*PROGRAM, "daemon"], stdout=DEVNULL, stderr=DEVNULL) as process, told(f"time {number}"):
             time.sleep(starts + world.rng.uniform(0, 0.1))
@@ -131,8 +128,8 @@ def console_reads_and_pushes(world: World, _trial: Trial) -> None:
     """Twice where the push itself finds a peer that somebody took out by hand."""
     replies: list[Json] = []
     while not replies or (len(replies) == 1 and not replies[0]["ok"]):
-        world.seen = serve({"op": "hello"})["state"]["journal"]
-        replies.append(serve(world.push(world.peers)))
+        world.seen = world.serve({"op": "hello"})["state"]["journal"]
+        replies.append(world.serve(world.push(world.peers)))
     assert [reply["error"]["code"] for reply in replies[:-1]] in ([], ["conflict"])
     assert replies[-1]["ok"], replies
     world.generation += 1
@@ -140,7 +137,7 @@ def console_reads_and_pushes(world: World, _trial: Trial) -> None:
 
 def revoke_meanwhile(world: World, _trial: Trial) -> None:
     key = world.peers[0]["public_key"]
-    assert serve({"op": "revoke", "keys": [{"public_key": key, "reason": "test"}]})["receipts"][0]["kernel"]
+    assert world.serve({"op": "revoke", "keys": [{"public_key": key, "reason": "test"}]})["receipts"][0]["kernel"]
     world.dead.add(key)
     world.peers = [*world.peers[1:], world.new_peer()]
     console_reads_and_pushes(world, _trial)

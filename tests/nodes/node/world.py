@@ -28,13 +28,6 @@ FILES |= {"wg0/state.last.new"}
 CLEAN = {"durable": True, "kernel": True, "disk": True, "found": []}
 
 
-def serve(request: Json) -> Json:
-    """One request to a node that has just started."""
-    line = json.dumps({"v": 1, "id": 1, **request}).encode()
-    reply: Json = node.answer(fresh(), line, observe_only=False)
-    return reply
-
-
 def fresh() -> node.Node:
     return node.Node("wg0", node.Paths())
 
@@ -91,16 +84,31 @@ class World:
     peers: list[Json] = field(default_factory=list)
     dead: set[str] = field(default_factory=set)
     seen: int = 0
+    trials: int = 0
+    session: node.Node = field(default_factory=fresh)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def serve(self, request: Json) -> Json:
+        """One request on a session that is open for long and sees only by the files what others did meanwhile."""
+        line = json.dumps({"v": 1, "id": 1, **request}).encode()
+        reply: Json = node.answer(self.session, line, observe_only=False)
+        return reply
+
+    def refresh(self) -> None:
+        """Now and then another number of peers, and no old tombstones."""
+        if self.trials % 13 == 0 or len(self.peers) < 3:
+            self.begin(SIZES[self.trials // 13 % len(SIZES)])
+        self.trials += 1
 
     def begin(self, size: int) -> None:
         """Nothing but one push of so many peers, at a generation that this machine never saw."""
         for folder in (LIB, RUN):
             shutil.rmtree(folder, ignore_errors=True)
+        self.session = fresh()
         self.peers, self.dead, self.seen = [self.new_peer() for _ in range(size)], {make_key(0)}, 0
-        assert serve(self.push(self.peers))["ok"]
+        assert self.serve(self.push(self.peers))["ok"]
         self.generation += 1
-        assert serve({"op": "revoke", "keys": [dead(0)]})["ok"]
+        assert self.serve({"op": "revoke", "keys": [dead(0)]})["ok"]
 
     def new_peer(self) -> Json:
         number = next(self.numbers)
@@ -164,7 +172,7 @@ class World:
 
     def finish(self, trial: Trial) -> None:
         """The same request again brings it to its end, with proof."""
-        reply = serve(trial.request)
+        reply = self.serve(trial.request)
         assert reply["ok"], reply
         assert [row for row in reply.get("receipts", []) if {**row, **CLEAN} != row] == []
         assert reply.get("drift", []) == []
@@ -175,12 +183,6 @@ class World:
         for path in (LIB / "tombstones", LIB / "tombstones.copy"):
             assert self.dead <= tombstones(path), path
         assert {str(path.relative_to(LIB)) for path in LIB.rglob("*") if path.is_file()} <= FILES
-
-
-def refresh(world: World, number: int) -> None:
-    """Now and then another number of peers, and no old tombstones."""
-    if number % 13 == 0 or len(world.peers) < 3:
-        world.begin(SIZES[number // 13 % len(SIZES)])
 
 
 # ---------------------------------------------------------------- what may come after a kill
@@ -198,6 +200,7 @@ def reboot(world: World, _trial: Trial) -> None:
     subprocess.run(["wg-quick", "up", "wg0"], check=True, capture_output=True)
     subprocess.run(["wg", "set", "wg0", "peer", min(world.dead)], check=True)
     fresh().load()
+    world.session = fresh()
 
 
 def tick(_world: World, _trial: Trial) -> None:
