@@ -91,7 +91,7 @@ def aftermath(world: World, trial: Trial, number: int) -> None:
 def at_points(world: World, kind: str, times: int) -> Counter[str]:
     """Every step of this kind of request, before and after: those of MAIN so many times each, the others thrice."""
     world.begin(6)
-    steps = steps_of(session(world.trial(kind).request), Path("/tmp/steps"))
+    steps = steps_of(session(world.trial(kind).request), Path("/run/steps"))
     done: Counter[str] = Counter()
     for step, is_after in [(step, is_after) for step in steps for is_after in (False, True)]:
         name = f"{'after' if is_after else 'before'} {step}"
