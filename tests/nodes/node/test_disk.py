@@ -62,7 +62,8 @@ def thin(machine: Machine) -> Iterator[Session]:
 
 
 def reboot(machine: Machine) -> None:
-    machine.sh("ip link del wg0; rm -rf /run/muster; wg-quick up wg0")
+    machine.sh("ip link del wg0; rm -rf /run/muster; while [ -e /run/wireguard/wg0.sock ]; do sleep 0.01; done")
+    machine.run("wg-quick", "up", "wg0")
     machine.run("muster-node", "load", "wg0")
 
 

@@ -22,6 +22,7 @@ from tests.nodes.node.world import (
     World,
     load,
     reboot,
+    renew,
     tick,
     tombstones,
     whole_lines,
@@ -37,7 +38,6 @@ TICKED = (
     "kernel",
     "read-back",
 )
-NAMES = {"tombstones.new": "tombstones", "state.new": "state", "clock.new": "clock", "wg0.seen.new": "seen"}
 
 
 def at_ticks(world: World, _kind: str, times: int) -> Counter[str]:
@@ -95,8 +95,7 @@ def one_tick() -> None:
 def harm(world: World, number: int) -> None:
     """Something for every part of a tick: clock, tombstones, journal, kernel."""
     if number % 4 == 1:
-        subprocess.run(["ip", "link", "del", "wg0"], check=True)
-        subprocess.run(["wg-quick", "up", "wg0"], check=True, capture_output=True)
+        renew()
     kept = json.loads((LIB / "clock").read_text()) if (LIB / "clock").exists() else None
     if kept:
         (LIB / "clock").write_text(json.dumps([kept[0] - 100, kept[1], kept[2] - 100, kept[3]]))

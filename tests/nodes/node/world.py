@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nodes.script import muster_node as node
+from tests.lab.waiting import wait_for
 from tests.nodes.node.build import Json, dead, digest_of, make_delta, make_key, make_peer, make_whole, text_of
 
 PROGRAM = [sys.executable, "-IS", node.__file__]
@@ -194,13 +195,20 @@ def load(_world: World, _trial: Trial) -> None:
 
 def reboot(world: World, _trial: Trial) -> None:
     """All that is in memory goes; the interface is made anew, with a dead peer on it until the last hook."""
-    for words in (["ip", "link", "del", "wg0"], ["rm", "-rf", str(RUN)], ["nft", "flush", "ruleset"]):
-        subprocess.run(words, check=True)
+    subprocess.run(["rm", "-rf", str(RUN)], check=True)
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
     fresh().close()
-    subprocess.run(["wg-quick", "up", "wg0"], check=True, capture_output=True)
+    renew()
     subprocess.run(["wg", "set", "wg0", "peer", min(world.dead)], check=True)
     fresh().load()
     world.session = fresh()
+
+
+def renew() -> None:
+    """Another interface of the same name, with no peers."""
+    subprocess.run(["ip", "link", "del", "wg0"], check=True)
+    wait_for(lambda: not Path("/run/wireguard/wg0.sock").exists(), 10, "wireguard-go to end")
+    subprocess.run(["wg-quick", "up", "wg0"], check=True, capture_output=True)
 
 
 def tick(_world: World, _trial: Trial) -> None:
