@@ -319,10 +319,11 @@ def parse_interface_name(text: str) -> str:
 
 def stamp(path: str) -> Stamp | None:
     """What tells one version of a file from the next; None where there is no file."""
-    with contextlib.suppress(OSError):
+    try:
         found = os.stat(path)
         return found.st_ino, found.st_mtime_ns, found.st_size
-    return None
+    except OSError as error:
+        return None if isinstance(error, (FileNotFoundError, NotADirectoryError)) else (0, 0, 0)
 
 
 def sync_folder(path: str) -> None:
@@ -334,8 +335,9 @@ def sync_folder(path: str) -> None:
 
 
 def make_folder(path: str, mode: int = 0o700) -> None:
-    """The folder, on the disk too; one that is there keeps its mode."""
+    """The folder and those above it, on the disk too; one that is there keeps its mode."""
     if not os.path.isdir(path):
+        make_folder(os.path.dirname(path))
         os.makedirs(path, exist_ok=True)
         os.chmod(path, mode)
         sync_folder(os.path.dirname(path))
@@ -344,10 +346,9 @@ def make_folder(path: str, mode: int = 0o700) -> None:
 def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
     """Replaces a file by write, fsync, rename, fsync of the folder; nobody ever sees it with a wider mode."""
     partial = path + ".new"
+    make_folder(os.path.dirname(path))
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(partial)
-        with open(partial, "xb") as file:
+        with open(partial, "wb") as file:
             os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
@@ -366,15 +367,16 @@ def append_lines(path: str, lines: Sequence[bytes]) -> bool:
     with contextlib.suppress(OSError):
         make_folder(os.path.dirname(path))
         with open(path, "a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             os.fchmod(file.fileno(), 0o600)
             size = file.tell()
             torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
             file.write((b"\n" if torn else b"") + b"".join(line + b"\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
-        if new:
-            sync_folder(os.path.dirname(path))
-        return True
+            if new:
+                sync_folder(os.path.dirname(path))
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     return False
 
 
@@ -428,6 +430,8 @@ class TombstoneFile:
         self.damaged = False
         self.seen: Stamp | None = None
         self.offset = 0
+        # The version of the spare file at which this one was on the disk for sure.
+        self.proven: Stamp | None = None
 
     def refresh(self, lines: dict[str, bytes]) -> None:
         """Reads what is new in the file into `keys` and into `lines`."""
@@ -444,17 +448,12 @@ class TombstoneFile:
         *whole, torn = data.split(b"\n")
         self.offset += len(data) - len(torn)
         for line in filter(None, [*whole, torn]):
-            self._take(line, lines)
-
-    def _take(self, line: bytes, lines: dict[str, bytes]) -> None:
-        good = TOMBSTONE.fullmatch(line)
-        torn = line.startswith(b'{"at":') and not line.endswith(b'"}')
-        self.damaged = self.damaged or not (good or torn)
-        # A damaged line still names its key: better one key too many than one too few.
-        for key in [good.group(1).decode()] if good else keys_in(line):
-            if good:
-                self.keys.add(key)
-            lines.setdefault(key, line if good else tombstone_line(key, "restored from a damaged line"))
+            good = TOMBSTONE.fullmatch(line)
+            self.damaged |= not good and (not line.startswith(b'{"at":') or line.endswith(b'"}'))
+            # A damaged line still names its key: better one key too many than one too few.
+            for key in [good.group(1).decode()] if good else keys_in(line):
+                lines.setdefault(key, line if good else tombstone_line(key, "restored from a damaged line"))
+            self.keys.update([good.group(1).decode()] if good else ())
 
 
 def tombstone_line(key: str, reason: str) -> bytes:
@@ -481,34 +480,44 @@ class Tombstones:
         self.read()
         for key, reason in items:
             self.lines.setdefault(key, tombstone_line(key, reason))
-        durable = self._write(self.main)
-        copied = self._write(self.copy)
+        durable, copied = self._write(self.main), self._write(self.copy)
         if not durable and not copied:
-            self._write(self.spare)
+            append_lines(self.spare.path, self._missing(self.spare))
         return durable
 
     def heal(self) -> None:
         """Writes down what a file lacks, as after a full disk."""
-        held = len(self.read())
-        if any(len(file.keys) < held for file in (self.main, self.copy)):
+        if self.trouble():
             alarm("tombstones are written again: a file lacked some")
             self.add([])
 
     def trouble(self) -> str | None:
         """What is wrong with the files, in words; None when nothing is."""
         for file in (self.main, self.copy):
-            if file.damaged:
-                return file.path + " has a damaged line"
-            if len(file.keys) < len(self.lines):
-                return file.path + " lacks tombstones"
+            if len(self.read()) > len(file.keys) or file.damaged or file.proven != self.spare.seen:
+                return file.path + " is damaged or lacks tombstones"
         return None
 
+    def _missing(self, file: TombstoneFile) -> list[bytes]:
+        return [line for key, line in self.lines.items() if key not in file.keys]
+
     def _write(self, file: TombstoneFile) -> bool:
-        missing = [line for key, line in self.lines.items() if key not in file.keys]
-        if not append_lines(file.path, missing):
-            return False
+        sure = file.proven == self.spare.seen and not file.damaged
+        good = append_lines(file.path, self._missing(file)) if sure else self._replace(file)
+        file.proven = self.spare.seen if good else (0, 0, 0)
         file.refresh(self.lines)
-        return len(file.keys) == len(self.lines)
+        return good and len(file.keys) == len(self.lines)
+
+    def _replace(self, file: TombstoneFile) -> bool:
+        """Writes all anew: once an fsync has failed, the next proves nothing, as what was lost counts as written."""
+        with contextlib.suppress(OSError):
+            make_folder(os.path.dirname(file.path))
+            with open(file.path, "ab") as old:
+                fcntl.flock(old, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(old.fileno()), os.stat(file.path)):
+                    write_atomic(file.path, b"".join(line + b"\n" for line in self.read().values()))
+                    return True
+        return False
 
 
 # ---------------------------------------------------------------- time
@@ -580,7 +589,6 @@ class Clock:
     def _write(self, trust: Trust) -> None:
         for path in self.files:
             with contextlib.suppress(OSError):
-                make_folder(os.path.dirname(path))
                 write_atomic(path, canonical(trust).encode())
 
 
@@ -605,17 +613,19 @@ class Journal:
         stamps = stamp(self.path), stamp(self.spare)
         if self.cached[0] != stamps:
             entries: list[Json] = []
-            for path in (self.path, self.spare):
-                for line in read_text(path).split("\n"):
+            with contextlib.suppress(OSError):
+                files = [read_bytes(path) for path in (self.path, self.spare) if os.path.exists(path)]
+                for line in b"\n".join(files).split(b"\n"):
                     with contextlib.suppress(Refused):
-                        entries.append(parse_entry(line.encode(), entries[-1]["seq"] if entries else 0))
-            self.cached = stamps, entries
+                        entry = fields_of(parse_json(line), "entry", ENTRY)
+                        parse_int(entry["seq"], "seq", low=1 + (entries[-1]["seq"] if entries else 0))
+                        entries.append(entry)
+                self.cached = stamps, entries
         return self.cached[1]
 
     def head(self) -> int:
         """The number of the last entry; 0 for none."""
-        entries = self.read()
-        return int(entries[-1]["seq"]) if entries else 0
+        return int(self.read()[-1]["seq"]) if self.read() else 0
 
     def add(self, what: str, keys: Iterable[str | None], detail: str, by: str = "node") -> None:
         """One entry for each key (or for None)."""
@@ -634,21 +644,11 @@ class Journal:
     def heal(self, seen: int) -> None:
         """Writes down what a full disk did not take; forgets what the Console has, once that is much."""
         with contextlib.suppress(OSError), locked(self.lock, 0.0) as lock:
-            if lock is None:
-                return
-            if os.path.exists(self.spare) and append_lines(self.path, read_bytes(self.spare).splitlines()):
-                os.unlink(self.spare)
-            if os.path.exists(self.path) and os.path.getsize(self.path) > MAX_JOURNAL:
-                *old, last = self.read()
-                kept = [entry for entry in old if entry["seq"] > seen] + [last]
+            long = os.path.exists(self.path) and os.path.getsize(self.path) > MAX_JOURNAL
+            kept = [entry for entry in self.read() if entry["seq"] > seen or not long] or self.read()[-1:]
+            if lock is not None and kept and (long or os.path.exists(self.spare)):
                 write_atomic(self.path, b"".join(canonical(entry).encode() + b"\n" for entry in kept))
-
-
-def parse_entry(line: bytes, after: int) -> Json:
-    """An entry of the file; Refused where it is none, or one that was there already."""
-    entry = fields_of(parse_json(line), "entry", ENTRY)
-    parse_int(entry["seq"], "seq", low=after + 1)
-    return entry
+                os.unlink(self.spare)
 
 
 def entry_hash(entry: Json) -> str:
@@ -739,15 +739,17 @@ class StateFile:
 
     def write(self, state: State) -> None:
         """Replaces the state and keeps the one before; the caller holds the gate. OSError: nothing changed."""
-        make_folder(os.path.dirname(self.folder))
-        make_folder(self.folder)
         if self.read().origin == "state":
-            partial = self.path + ".last.new"
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(partial)
-            os.link(self.path, partial)
-            os.replace(partial, self.path + ".last")
-        write_atomic(self.path, state_bytes(state))
+                os.unlink(self.path + ".last")
+            os.link(self.path, self.path + ".last")
+        try:
+            write_atomic(self.path, state_bytes(state))
+        except OSError:
+            # Where the folder alone failed, the new state is in its place already.
+            with contextlib.suppress(OSError):
+                os.replace(self.path + ".last", self.path)
+            raise
 
     def forget(self, keys: Iterable[str]) -> None:
         """Takes peers out, if the disk lets us; the caller holds the gate and reads back."""
@@ -1294,7 +1296,6 @@ class Node:
     def remember(self, running: Iterable[str]) -> None:
         """What runs now, for `notice`; the caller holds the apply lock."""
         with contextlib.suppress(OSError):
-            make_folder(os.path.dirname(self.memory))
             write_atomic(self.memory, canonical([link_index(self.name), sorted(running)]).encode())
 
     def drift(self, state: State, kernel: Kernel | None) -> list[Json]:
@@ -1323,7 +1324,8 @@ class Node:
         # The time by which a peer goes is written down first: no step back and no boot then brings it back.
         self.clock.keep(after=1 if plan.removed else JUMP)
         # Until the end nobody may take what we did not do yet for what somebody undid.
-        self.remember(())
+        with contextlib.suppress(OSError):
+            os.unlink(self.memory)
         # Removals first, so that an address is free before another peer gets it.
         good = remove_peers(self.name, plan.removed)
         for batch in groups([*plan.updated, *plan.added], 100):
@@ -1479,8 +1481,7 @@ class Node:
             digest, seen = content_digest(interface, lines), max(before.seen, push.journal_seen)
             state = State(*pair, push.digest, digest, interface, lines, seen, "state")
             try:
-                if state != self.state.read():
-                    self.state.write(state)
+                self.state.write(state) if state != self.state.read() else sync_folder(self.state.folder)
             except OSError:
                 raise Refused("disk", "the state could not be written; only revocations were done") from None
         return repair, state, sorted(asked.keys() - lines.keys())
@@ -1515,7 +1516,7 @@ class Node:
     def _load(self, state: State) -> None:
         if state.origin in ("last", "lost"):
             alarm("%s: the state is damaged; loading %d peers" % (self.name, len(state.lines)))
-        if self.tombstones.read() and (trouble := self.tombstones.trouble()):
+        if trouble := self.tombstones.trouble():
             alarm(trouble)
         if state.interface:
             start_forwarding(self.paths.proc, self.name, interface_of(state.interface))

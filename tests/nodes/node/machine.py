@@ -87,9 +87,11 @@ class Machine:
     def popen(self, *words: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(self.words(*words), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def run(self, *words: str, stdin: str = "", code: int = 0) -> str:
+    def run(self, *words: str, stdin: str = "", code: int = 0, seconds: float = 60) -> str:
         """What the program wrote; fails unless it ended with `code`."""
-        done = subprocess.run(self.words(*words), input=stdin, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            self.words(*words), input=stdin, capture_output=True, text=True, timeout=seconds, check=False
+        )
         assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
         return done.stdout
 

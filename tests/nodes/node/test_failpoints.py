@@ -1,76 +1,92 @@
-"""SIGKILL at every system call that matters, of a revoke and of an apply: the old or the new, never between."""
+"""SIGKILL at every step of a revoke, of an apply and of a tick: the old or the new, never between.
+
+What judges is in world.py, what kills in killer.py, ticks.py and failpoints.py; both run inside the machine.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from tests.nodes.node.build import Json, dead, digest_of, make_key, make_peer, make_whole
 from tests.nodes.node.machine import Machine
 
-OLD = [make_peer(n) for n in range(6)]
-NEW = [*OLD[1:5], make_peer(7), make_peer(8)]
-# Where a step becomes lasting, and where it leaves for another program or for the Console.
-CALLS = ("fsync", "rename", "link", "unlink", "vfork", "wait4", "write")
-MOST = 60
-REQUESTS = {
-    "revoke": {"op": "revoke", "keys": [dead(0), dead(90)]},
-    "apply": {"op": "apply", **make_whole(2, NEW, tombstones=[dead(0), dead(90)])},
-}
+ROOT = Path(__file__).resolve().parents[3]
+REQUESTS = ("revoke", "whole", "delta")
+STEPS = ("fsync tombstones", "fsync state", "rename state", "kernel", "read-back", "answer")
+TICKED = ("fsync clock", "rename clock", "fsync tombstones", "fsync journal", "fsync seen", "rename wg0.seen")
+# The longest first, as two machines share them.
+JOBS = [
+    *((f"points {request} 25") for request in ("whole", "delta", "revoke")),
+    "ticks daemon 13",
+    "calls whole 1",
+    *((f"random {request} 25") for request in REQUESTS),
+    "random-ticks daemon 25",
+    "calls revoke 1",
+]
+Kills = Callable[[str], dict[str, int]]
 
 
-def kill_at(machine: Machine, call: str, number: int, request: Json) -> bool:
-    """Whether the session that got this request was killed: it never came to a call of that number else."""
-    line = json.dumps({"v": 1, "id": 1, **request})
-    node = " ".join(machine.words("muster-node", "session", "wg0")[len(machine.enter) :])
-    inject = f"-e trace={call} -e inject={call}:signal=SIGKILL:when={number}"
-    script = f"strace -qq -o /dev/null {inject} {node}; echo $?"
-    return machine.run("sh", "-c", script, stdin=line + "\n").splitlines()[-1] == "137"
+def kill(job: str) -> dict[str, int]:
+    """How often the node was killed, by point; every one of them was judged."""
+    machine = Machine()
+    try:
+        machine.make_interface()
+        words = ("env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.nodes.node.killer", *job.split())
+        told = json.loads(machine.run(*words, seconds=280))
+    finally:
+        machine.end()
+    print(job, sum(told["kills"].values()), "kills in", told["seconds"], "s:", told["kills"])
+    found: dict[str, int] = told["kills"]
+    return found
 
 
-def points(machine: Machine, request: Json) -> Iterator[tuple[str, int]]:
-    """Kills at each call in turn, on a machine that is as it was before."""
-    for call in CALLS:
-        for number in range(1, MOST):
-            set_up(machine)
-            if not kill_at(machine, call, number, request):
-                break
-            yield call, number
-        assert number < MOST - 1, f"more than {MOST} calls of {call}"
+@pytest.fixture(scope="module")
+def kills() -> Iterator[Kills]:
+    """Two machines do all of it, side by side; each test waits for its part."""
+    with ThreadPoolExecutor(2) as pool:
+        jobs: dict[str, Future[dict[str, int]]] = {job: pool.submit(kill, job) for job in JOBS}
+        yield lambda job: jobs[job].result()
+        pool.shutdown(cancel_futures=True)
 
 
-def set_up(machine: Machine) -> None:
-    machine.sh("rm -rf /var/lib/muster /run/muster")
-    session = machine.session("wg0")
-    assert session.ask("apply", **make_whole(1, OLD))["ok"]
-    session.close()
-    machine.sessions.remove(session)
+@pytest.mark.parametrize("request_", ("whole", "delta", "revoke"))
+def test_killed_25_times_before_and_after_each_step_it_is_at_the_old_or_the_new(kills: Kills, request_: str) -> None:
+    """E1, F2: tombstones are in force; a boot, a tick, the same again or a newer push bring it to its end."""
+    found = kills(f"points {request_} 25")
+    assert [found[f"{side} {step}"] for step in STEPS for side in ("before", "after")] == [25] * 12
+    assert set(found.values()) == {25, 3}
 
 
-@pytest.mark.parametrize("op", REQUESTS)
-def test_killed_anywhere_it_is_at_the_old_or_the_new_and_tombstones_hold(machine: Machine, op: str) -> None:
-    """E1, F2: then the same request brings it to its end, and so does a boot."""
-    machine.make_interface()
-    met = []
-    for call, number in points(machine, REQUESTS[op]):
-        met.append(call)
-        where = f"killed at {call} {number} of {op}"
-        session = machine.session("wg0")
-        state = session.ask("hello")["state"]
-        pairs = {(1, digest_of(OLD)), (1, digest_of(OLD[1:])), (2, digest_of(NEW))}
-        assert (state["generation"], state["digest"]) in pairs, where
-        if state["tombstones"]:
-            machine.run("muster-node", "load", "wg0")
-            assert make_key(0) not in machine.peers(), where
-            assert state["tombstones"] == 2, where
-        assert session.ask(**REQUESTS[op])["ok"], where
-        assert make_key(0) not in machine.peers(), where
-        expected = OLD[1:] if op == "revoke" else NEW
-        assert set(machine.peers()) == {peer["public_key"] for peer in expected}, where
-        session.close()
-        machine.sessions.remove(session)
-    assert len(met) >= 8
-    assert {"fsync", "rename", "vfork", "write"} <= set(met)
-    print(op, len(met), "points", sorted({call: met.count(call) for call in met}.items()))
+def test_the_daemon_killed_at_each_step_of_a_tick_lets_nothing_come_back(kills: Kills) -> None:
+    """E1: over a new interface, lost tombstones, a waiting journal, peers put in and taken out by hand."""
+    found = kills("ticks daemon 13")
+    steps = (*TICKED, "kernel", "read-back")
+    assert found == {f"{side} {step}": 13 for step in steps for side in ("before", "after")}
+
+
+@pytest.mark.parametrize("request_", ("whole", "revoke"))
+def test_killed_at_any_system_call_that_makes_something_last_it_is_at_the_old_or_the_new(
+    kills: Kills, request_: str
+) -> None:
+    """E1, F2: the program as it is installed, once at each call."""
+    found = kills(f"calls {request_} 1")
+    assert {"fsync", "rename", "link", "unlink", "vfork", "wait4", "write"} <= {call for call in found if found[call]}
+    assert sum(found.values()) >= 15
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_killed_at_any_moment_it_is_at_the_old_or_the_new(kills: Kills, request_: str) -> None:
+    """E1, F2: the program as it is installed."""
+    found = kills(f"random {request_} 25")
+    assert found["before"] >= 5, found
+    assert sum(found.values()) == 26
+
+
+def test_the_daemon_killed_at_any_moment_of_a_tick_lets_nothing_come_back(kills: Kills) -> None:
+    """E1."""
+    assert kills("random-ticks daemon 25") == {"daemon": 25}
