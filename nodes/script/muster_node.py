@@ -1669,7 +1669,7 @@ def guarded(call: Callable[[], Json]) -> Json:
 def answer(node: Node, line: bytes, observe_only: bool) -> Json:
     """The answer to one request; Refused when the line is no request at all."""
     request = parse_json(line)
-    need(request.pop("v", None) == PROTOCOL, "v", "must be %d" % PROTOCOL)
+    parse_int(request.pop("v", None), "v", PROTOCOL, PROTOCOL)
     op = parse_text(request.pop("op", None), "op")
     number = parse_int(request.pop("id", None), "id")
     return {"v": PROTOCOL, "id": number, **guarded(lambda: handler(node, op, observe_only)(request))}
