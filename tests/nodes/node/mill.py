@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import subprocess
@@ -55,15 +56,28 @@ class Mill:
     def state(self) -> bytes:
         return (self.root / "var/lib/muster/wg0/state").read_bytes()
 
-    def kernel(self) -> list[str]:
-        """All that the interface knows, keys too, a peer an entry; as `wg show wg0 dump` gets it."""
+    def tell_kernel(self, text: str) -> str:
+        """What the interface answers when spoken to as wg does."""
         with socket.socket(socket.AF_UNIX) as link:
             link.connect(str(self.root / "run/wireguard/wg0.sock"))
-            link.sendall(b"get=1\n\n")
-            text = b""
-            while not text.endswith(b"errno=0\n\n"):
-                text += link.recv(65536)
-        return sorted(text.decode().removesuffix("errno=0\n\n").split("public_key="))
+            link.sendall(text.encode())
+            data = b""
+            while not data.endswith(b"errno=0\n\n"):
+                data += link.recv(65536)
+        return data.decode().removesuffix("errno=0\n\n")
+
+    def kernel(self) -> list[str]:
+        """All that the interface knows, keys too, a peer an entry; as `wg show wg0 dump` gets it."""
+        return sorted(self.tell_kernel("get=1\n\n").split("public_key="))
+
+    def running(self) -> set[str]:
+        """The public keys of the peers in the kernel."""
+        hexes = [row[:64] for row in self.tell_kernel("get=1\n\n").split("public_key=")[1:]]
+        return {base64.b64encode(bytes.fromhex(text)).decode() for text in hexes}
+
+    def by_hand(self, key: str, *words: str) -> None:
+        """Changes a peer as somebody with `wg set` would."""
+        self.tell_kernel("\n".join(["set=1", "public_key=" + base64.b64decode(key).hex(), *words, "", ""]))
 
     def picture(self) -> tuple[bytes, list[str]]:
         """State and kernel as they are, byte for byte."""
