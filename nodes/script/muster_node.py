@@ -1558,12 +1558,12 @@ class Node:
 
     def tick(self) -> None:
         """What has to happen without the Console: what is over or not wanted goes out, what was lost comes back."""
-        state = self.state.read()
         self.tombstones.heal()
-        self.journal.heal(state.seen)
+        self.journal.heal(self.state.read().seen)
         with locked(self.apply_lock, 0.0) as lock:
+            # Read under the lock: a state from before it may be one that a push has replaced meanwhile.
             if lock is not None:
-                self._tick(state)
+                self._tick(self.state.read())
 
     def _tick(self, state: State) -> None:
         ran = run(["wg", "show", self.name, "peers"])
