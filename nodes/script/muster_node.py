@@ -862,14 +862,14 @@ def plan_kernel(live: Mapping[str, Live], wanted: Mapping[str, Peer]) -> Plan:
 
 def section(peer: Peer, now: Live | None) -> str:
     """The lines of `wg addconf` for what differs; an empty text when `wg set` has done it all."""
-    rows = []
+    rows = ["[Peer]", "PublicKey = " + peer.key]
     if peer.preshared and peer.preshared != (now.preshared if now else None):
         rows.append("PresharedKey = " + peer.preshared)
-    if peer.networks and peer.networks != (now.networks if now else ()):
-        rows.append("AllowedIPs = " + ", ".join(peer.networks))
-    if now and not rows:
+    elif now and peer.networks in (now.networks, ()):
         return ""
-    return "\n".join(["[Peer]", "PublicKey = " + peer.key, *rows, ""])
+    # Also where they are the same: a section that names none takes them all away.
+    rows += ["AllowedIPs = " + ", ".join(peer.networks)] if peer.networks else []
+    return "\n".join([*rows, ""])
 
 
 def clearing(peer: Peer, now: Live) -> list[str]:
