@@ -882,8 +882,7 @@ def clearing(peer: Peer, now: Live) -> list[str]:
 
 def link_index(name: str) -> int:
     """The number of the interface, another one each time it is made; 0 for none."""
-    text = read_text("/sys/class/net/%s/ifindex" % name).strip()
-    return int(text) if text else 0
+    return int(read_text("/sys/class/net/%s/ifindex" % name) or 0)
 
 
 def put_peers(name: str, peers: Iterable[Peer], live: Mapping[str, Live], gate: int) -> bool:
@@ -1241,7 +1240,7 @@ class Node:
         self.clock = Clock(paths)
         self.memory = "%s/%s.seen" % (paths.run, name)
         self.quiet: tuple[object, int] = (None, 0)
-        self.told: dict[str, list[Any]] | None = None
+        self.told: dict[str, list[Any]] = {}
         self.has_routes = True
 
     def summary(self) -> Json:
@@ -1496,8 +1495,7 @@ class Node:
         kernel = read_kernel(self.name)
         live = kernel.peers if kernel else {}
         rows = {key: [key, peer.endpoint, peer.handshake, peer.received, peer.sent] for key, peer in live.items()}
-        told = {} if self.told is None else self.told
-        self.told = rows
+        told, self.told = self.told, rows
         link = kernel and {"up": True, "public_key": kernel.public_key, "listen_port": kernel.listen_port}
         return {
             "state": self.summary(),
@@ -1791,6 +1789,8 @@ def parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str]) -> int:
     os.umask(0o077)
     given = parser().parse_args(words)
+    if os.geteuid() != 0:
+        sys.exit("muster-node: run it as root")
     if given.command == "daemon":
         daemon(Paths())
     return execute(Node(given.interface, Paths()), given)
