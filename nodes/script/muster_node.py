@@ -380,10 +380,11 @@ def append_lines(path: str, lines: Sequence[bytes]) -> bool:
     return False
 
 
-def read_bytes(path: str, start: int = 0) -> bytes:
-    with open(path, "rb") as file:
+def read_bytes(path: str, start: int = 0, most: int = -1) -> bytes:
+    # Whoever puts a pipe in the place of a file that a hook names must not hold us up: it cannot be sought in.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         file.seek(start)
-        return file.read()
+        return file.read(most)
 
 
 def keys_in(data: bytes) -> frozenset[str]:
@@ -766,9 +767,7 @@ class StateFile:
 
 def run(argv: Sequence[str], text: str = "", seconds: float = 10.0, keep: Sequence[int] = ()) -> Ran:
     """Runs a program with a fixed PATH and an empty environment. Code 127: not there, 124: too slow.
-
-    It inherits the descriptors `keep`: a lock among them lasts until the program has ended, even if we are killed.
-    """
+    It inherits the descriptors `keep`: a lock among them lasts until the program has ended, even if we are killed."""
     ways: Json = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "timeout": seconds}
     try:
         return subprocess.run(argv, input=text, **ways, env=ENVIRONMENT, cwd="/", pass_fds=keep, check=False)
@@ -871,15 +870,14 @@ def plan_kernel(live: Mapping[str, Live], wanted: Mapping[str, Peer]) -> Plan:
 
 def section(peer: Peer, now: Live | None) -> str:
     """The lines of `wg addconf` for what differs; an empty text when `wg set` has done it all."""
-    rows = []
+    rows = ["[Peer]", "PublicKey = " + peer.key]
     if peer.preshared and peer.preshared != (now.preshared if now else None):
         rows.append("PresharedKey = " + peer.preshared)
-    if now and not rows and peer.networks in ((), now.networks):
+    elif now and peer.networks in (now.networks, ()):
         return ""
-    # Always all of them: addconf takes away what it does not name, though it keeps a preshared key.
-    if peer.networks:
-        rows.append("AllowedIPs = " + ", ".join(peer.networks))
-    return "\n".join(["[Peer]", "PublicKey = " + peer.key, *rows, ""])
+    # Also where they are the same: a section that names none takes them all away.
+    rows += ["AllowedIPs = " + ", ".join(peer.networks)] if peer.networks else []
+    return "\n".join([*rows, ""])
 
 
 def clearing(peer: Peer, now: Live) -> list[str]:
@@ -896,9 +894,7 @@ def link_index(name: str) -> int:
 
 def put_peers(name: str, peers: Iterable[Peer], live: Mapping[str, Live], gate: int) -> bool:
     """Adds or updates peers; whether wg did it all. Whoever asks holds the gate.
-
-    What is wanted has no overlap: no order of updates takes an address from the peer that shall have it.
-    """
+    What is wanted has no overlap: no order of updates takes an address from the peer that shall have it."""
     known = [(peer, live.get(peer.key)) for peer in peers]
     words = [word for peer, now in known if now for word in clearing(peer, now)]
     text = "".join(section(peer, now) for peer, now in known)
@@ -977,17 +973,14 @@ def files_in(place: str) -> Iterator[str]:
 @functools.lru_cache(maxsize=10_000)
 def scan_file(path: str, _version: Stamp | None) -> tuple[frozenset[str] | None, list[str]]:
     """The keys in a regular file, and the files that hooks in it run; read once a version.
-
-    None for the keys of one that is over 16 MiB or fails to be read; where there is no file there are none.
-    """
+    None for the keys of one that is over 16 MiB or fails to be read; where there is no file there are none."""
     try:
-        found = os.stat(path)
-        if stat.S_ISREG(found.st_mode) and found.st_size > MAX_SCAN:
-            return None, []
-        data = read_bytes(path) if stat.S_ISREG(found.st_mode) else b""
+        data = read_bytes(path, most=MAX_SCAN + 1) if stat.S_ISREG(os.stat(path).st_mode) else b""
     except (FileNotFoundError, NotADirectoryError):
         data = b""
     except OSError:
+        return None, []
+    if len(data) > MAX_SCAN:
         return None, []
     hooks = [row for row in data.decode("utf-8", "replace").split("\n") if HOOK.match(row)]
     return keys_in(data), [token for row in hooks for token in PATH_TOKEN.findall(row)]
@@ -1170,9 +1163,7 @@ def check_content(push: Push, interface: str, lines: Mapping[str, str]) -> None:
 
 def is_repair(state: State, push: Push) -> bool:
     """The fence: True for the push last taken come again, False for a newer one, else Refused `stale`.
-
-    A dry run may also ask what other content of the pair that is held would do.
-    """
+    A dry run may also ask what other content of the pair that is held would do."""
     held, come = (state.epoch, state.generation), (push.epoch, push.generation)
     if come == held and push.digest == state.pushed:
         return True
@@ -1236,7 +1227,7 @@ class Node:
         self.memory = "%s/%s.seen" % (paths.run, name)
         # How it was at the last tick, from and until when that is right, the new keys whose handshake is awaited.
         self.quiet: tuple[object, int, int, Set[str]] = (None, 0, 0, frozenset())
-        self.told: dict[str, list[Any]] | None = None
+        self.told: dict[str, list[Any]] = {}
         self.has_routes = True
 
     def summary(self) -> Json:
@@ -1255,9 +1246,7 @@ class Node:
 
     def wanted(self, lines: Mapping[str, str]) -> dict[str, Peer]:
         """The peers that should run now: those of a state's lines minus tombstones, local suspends and expired.
-
-        A new key has no addresses yet while the one that it replaces is there.
-        """
+        A new key has no addresses yet while the one that it replaces is there."""
         dead, buried, now = self.dead(), self.tombstones.read(), self.clock.read().time
         peers = (peer_of(line) for key, line in lines.items() if key not in dead)
         alive = {peer.key: peer for peer in peers if is_alive(peer, now)}
@@ -1277,9 +1266,7 @@ class Node:
 
     def notice(self, running: Set[str]) -> None:
         """Peers taken out by hand since we last looked stay out: the caller holds the apply lock.
-
-        More than a push may take without approval is no decision on one peer: those come back.
-        """
+        More than a push may take without approval is no decision on one peer: those come back."""
         link, keys = self.recall()
         wanted = self.wanted(self.state.read().lines) if link == link_index(self.name) else {}
         gone = sorted(key for key in keys if key in wanted and key not in running)
@@ -1392,9 +1379,7 @@ class Node:
 
     def _bury(self, items: Mapping[str, str]) -> tuple[bool, dict[str, list[str]], list[str]]:
         """Keys into the tombstones, out of kernel and state, all but read back from the disk.
-
-        Whether the tombstones are durable; by key, the interfaces that still have it; why those may not be all.
-        """
+        Whether the tombstones are durable; by key, the interfaces that still have it; why those may not be all."""
         keys = list(items)
         durable = self.tombstones.add(items.items())
         remove_peers(self.name, keys)
@@ -1461,9 +1446,7 @@ class Node:
 
     def _take(self, push: Push) -> tuple[bool, State, list[str]]:
         """Judges the push against what is held and writes the state: (repair, state, withheld keys).
-
-        While it judges, without the gate, no other than a revoke can change the state.
-        """
+        While it judges, without the gate, no other than a revoke can change the state."""
         before = self.state.read()
         repair = is_repair(before, push)
         interface, asked = content_of(before, push, repair)
@@ -1494,8 +1477,7 @@ class Node:
         kernel = read_kernel(self.name)
         live = kernel.peers if kernel else {}
         rows = {key: [key, peer.endpoint, peer.handshake, peer.received, peer.sent] for key, peer in live.items()}
-        told = {} if self.told is None else self.told
-        self.told = rows
+        told, self.told = self.told, rows
         link = kernel and {"up": True, "public_key": kernel.public_key, "listen_port": kernel.listen_port}
         return {
             "state": self.summary(),
@@ -1555,12 +1537,12 @@ class Node:
 
     def tick(self) -> Json:
         """What has to happen without the Console: what is over or not wanted goes out, what was lost comes back."""
-        state = self.state.read()
         self.tombstones.heal()
-        self.journal.heal(state.seen)
+        self.journal.heal(self.state.read().seen)
         with locked(self.apply_lock, 0.0) as lock:
+            # Read under the lock: a state from before it may be one that a push has replaced meanwhile.
             if lock is not None:
-                self._tick(state)
+                self._tick(self.state.read())
         return {}
 
     def _tick(self, state: State) -> None:
@@ -1692,7 +1674,7 @@ def guarded(call: Callable[[], Json]) -> Json:
 def answer(node: Node, line: bytes, observe_only: bool) -> Json:
     """The answer to one request; Refused when the line is no request at all."""
     request = parse_json(line)
-    need(request.pop("v", None) == PROTOCOL, "v", "must be %d" % PROTOCOL)
+    parse_int(request.pop("v", None), "v", PROTOCOL, PROTOCOL)
     op = parse_text(request.pop("op", None), "op")
     number = parse_int(request.pop("id", None), "id")
     return {"v": PROTOCOL, "id": number, **guarded(lambda: handler(node, op, observe_only)(request))}
@@ -1797,6 +1779,8 @@ def parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str]) -> int:
     os.umask(0o077)
     given = parser().parse_args(words)
+    if os.geteuid() != 0:
+        sys.exit("muster-node: run it as root")
     if given.command == "daemon":
         with contextlib.suppress(KeyboardInterrupt):
             daemon(Paths())

@@ -25,7 +25,7 @@ for folder in etc var/lib usr/local home root; do
     layers=lowerdir=/$folder,upperdir=/mnt/$folder/upper,workdir=/mnt/$folder/work
     mount -t overlay overlay -o $layers /$folder
 done
-mount -t tmpfs tmpfs /run
+mount -t tmpfs -o mode=755 tmpfs /run
 mount -t sysfs sysfs /sys
 mkdir -p /run/wireguard /run/sshd
 rm -rf /etc/wireguard /var/lib/muster && mkdir -m 700 /etc/wireguard
