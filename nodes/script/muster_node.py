@@ -885,6 +885,11 @@ def link_index(name: str) -> int:
     return int(read_text("/sys/class/net/%s/ifindex" % name) or 0)
 
 
+def is_up(name: str) -> bool:
+    """Whether it may pass packets; until then it is in wg-quick's hands, which still gives it what the conf holds."""
+    return bool(int(read_text("/sys/class/net/%s/flags" % name) or "0", 16) & 1)
+
+
 def put_peers(name: str, peers: Iterable[Peer], live: Mapping[str, Live], gate: int) -> bool:
     """Adds or updates peers; whether wg did it all. Whoever asks holds the gate.
 
@@ -1035,10 +1040,8 @@ def is_closed(name: str) -> bool:
 
 
 def masquerade_body(name: str, interface: Interface) -> str:
-    rows = [
-        '    %s saddr %s oifname != "%s" masquerade\n' % ("ip" if net.version == 4 else "ip6", net, name)
-        for net in interface.networks
-    ]
+    rule = '    %s saddr %s oifname != "%s" masquerade\n'
+    rows = [rule % ("ip" if net.version == 4 else "ip6", net, name) for net in interface.networks]
     return "  chain out {\n    type nat hook postrouting priority 100;\n%s  }\n" % "".join(rows)
 
 
@@ -1290,9 +1293,9 @@ class Node:
 
     def remember(self, running: Iterable[str]) -> None:
         """What runs now, for `notice`; the caller holds the apply lock."""
+        link = link_index(self.name) if is_up(self.name) else 0
         with contextlib.suppress(OSError):
-            make_folder(os.path.dirname(self.memory))
-            write_atomic(self.memory, canonical([link_index(self.name), sorted(running)]).encode())
+            write_atomic(self.memory, canonical([link, sorted(running)]).encode())
 
     def drift(self, state: State, kernel: Kernel | None) -> list[Json]:
         """Every difference between state, kernel and files, in the protocol's words."""
@@ -1300,8 +1303,7 @@ class Node:
         rows = [finding("conf_peers", "a peer in IFACE.conf", key) for key in conf_peers(conf)]
         if state.origin in ("last", "lost"):
             rows.append(finding("state", "damaged; fell back to " + ("state.last" if state.lines else "no peers")))
-        trouble = self.tombstones.trouble()
-        if trouble:
+        if trouble := self.tombstones.trouble():
             rows.append(finding("tombstones", trouble))
         if is_closed(self.name):
             rows.append(finding("closed", "shut by the boot guard"))
@@ -1330,9 +1332,7 @@ class Node:
         after = read_kernel(self.name)
         if after is None:
             raise Refused("kernel", "the interface went down")
-        # Until it is up it is in wg-quick's hands, which still gives it what the conf holds.
-        up = int(read_text("/sys/class/net/%s/flags" % self.name) or "0", 16) & 1
-        if up and not plan_kernel(after.peers, self.wanted(state.lines)).removed and is_closed(self.name):
+        if is_up(self.name) and not plan_kernel(after.peers, self.wanted(state.lines)).removed and is_closed(self.name):
             nft_table(table_name("muster_guard_", self.name), "")
         self.remember(after.peers)
         return plan, after
