@@ -892,6 +892,11 @@ def link_index(name: str) -> int:
     return int(read_text("/sys/class/net/%s/ifindex" % name) or 0)
 
 
+def is_up(name: str) -> bool:
+    """Whether it may pass packets; until then it is in wg-quick's hands, which still gives it what the conf holds."""
+    return bool(int(read_text("/sys/class/net/%s/flags" % name) or "0", 16) & 1)
+
+
 def put_peers(name: str, peers: Iterable[Peer], live: Mapping[str, Live], gate: int) -> bool:
     """Adds or updates peers; whether wg did it all. Whoever asks holds the gate.
     What is wanted has no overlap: no order of updates takes an address from the peer that shall have it."""
@@ -1282,8 +1287,9 @@ class Node:
 
     def remember(self, running: Iterable[str]) -> None:
         """What runs now, for `notice`; the caller holds the apply lock."""
+        link = link_index(self.name) if is_up(self.name) else 0
         with contextlib.suppress(OSError):
-            write_atomic(self.memory, canonical([link_index(self.name), sorted(running)]).encode())
+            write_atomic(self.memory, canonical([link, sorted(running)]).encode())
 
     def drift(self, state: State, kernel: Kernel | None) -> list[Json]:
         """Every difference between state, kernel and files, in the protocol's words."""
@@ -1323,9 +1329,7 @@ class Node:
         after = read_kernel(self.name)
         if after is None:
             raise Refused("kernel", "the interface went down")
-        # Until it is up it is in wg-quick's hands, which still gives it what the conf holds.
-        up = int(read_text("/sys/class/net/%s/flags" % self.name) or "0", 16) & 1
-        if up and not plan_kernel(after.peers, self.wanted(state.lines)).removed and is_closed(self.name):
+        if is_up(self.name) and not plan_kernel(after.peers, self.wanted(state.lines)).removed and is_closed(self.name):
             nft_table(table_name("muster_guard_", self.name), "")
         self.remember(after.peers)
         return plan, after
@@ -1619,9 +1623,12 @@ class Node:
         run(["systemctl", "--no-block", "restart", unit])
 
     def close(self) -> None:
-        """Nothing passes the interface, in or out, until it is opened."""
-        chain = '  chain %s { type filter hook %s priority -450; %sname "%s" drop; }\n'
-        body = chain % ("in", "prerouting", "iif", self.name) + chain % ("out", "postrouting", "oif", self.name)
+        """Nothing passes the interface, in or out, and no handshake is answered, until it is opened."""
+        chain = "  chain %s { type filter hook %s priority -450; %s drop; }\n"
+        body = chain % ("in", "prerouting", 'iifname "%s"' % self.name)
+        body += chain % ("out", "postrouting", 'oifname "%s"' % self.name)
+        port = conf_setting(read_text(self.conf), "listenport")
+        body += chain % ("port", "input", "udp dport " + port) if port.isdigit() else ""
         if not nft_table(table_name("muster_guard_", self.name), body):
             alarm("%s: nft failed; the boot guard is not there" % self.name)
 

@@ -11,11 +11,11 @@ import subprocess
 from pathlib import Path
 from typing import Self
 
-from tests.lab.commands import NODE_ENVIRONMENT, Completed, run
+from tests.lab.commands import NODE_ENVIRONMENT, Completed, LabError, run
 from tests.lab.machines import Machine
 from tests.lab.waiting import wait_for
 
-REAL = "/usr/local/lib/lab-systemctl"
+REAL, LOG = "/usr/local/lib/lab-systemctl", "/run/lab-systemd.log"
 # Outside: a cgroup for it, taken away when it is gone. No /proc is mounted here that knows us.
 OUTSIDE = """
 exec 2>/run/lab-systemd.log
@@ -71,7 +71,9 @@ class Systemd:
         wait_for(self._is_up, 30, "systemd to have booted")
 
     def _is_up(self) -> bool:
-        assert self._outside and self._outside.poll() is None, "systemd does not run"
+        assert self._outside
+        if self._outside.poll() is not None:
+            raise LabError(f"systemd does not run: {self.machine.read(LOG)}")
         return bool(self._first()) and self.systemctl("is-active", "multi-user.target", check=False).returncode == 0
 
     def _first(self) -> int:

@@ -102,7 +102,10 @@ def boot_and_look(ground: Ground, way: str, boot: Callable[[], None]) -> Seen:
     began = time.monotonic()
     boot()
     ended = time.monotonic()
-    ground.alive.wait_for_reply(ended)
+    try:
+        ground.alive.wait_for_reply(ended, 20)
+    except TimeoutError:
+        pytest.fail(f"{way}: shut out; {ground.node.journal()}, {ground.node.drift()}")
     assert ground.node.keys() == {ground.alive.public_key}
     begun, answered, packets = (
         sum(len(ask(flood, began)) for flood in ground.dead) for ask in (Flood.begun, Flood.answered, Flood.replies)
@@ -130,7 +133,7 @@ def told(seen: list[Seen]) -> str:
     return "\n".join(lines)
 
 
-def test_no_packet_of_a_dead_key_is_answered_in_a_hundred_boots(grounds: list[Ground]) -> None:
+def test_no_dead_key_gets_an_answer_in_a_hundred_boots(grounds: list[Ground]) -> None:
     """D1, D11, F2: by systemd's lines and by plain wg-quick, the keys put back into the conf, flooding all along."""
 
     def work(ground: Ground) -> list[Seen]:
@@ -139,11 +142,8 @@ def test_no_packet_of_a_dead_key_is_answered_in_a_hundred_boots(grounds: list[Gr
 
     seen = side_by_side(grounds, work)
     print(told(seen))
-    assert [one for one in seen if one.packets] == []
+    assert [one for one in seen if one.packets or one.answered] == []
     assert (len(seen), min(one.begun for one in seen) >= 20) == (100, True)
-    # By hand the flood meets the keys while the kernel has them, and shakes hands: what stops it there is the guard.
-    assert all(one.answered for one in seen if one.way != SYSTEMD)
-    assert [one for one in seen if one.answered and one.way == SYSTEMD] == []
 
 
 def test_nor_in_power_cycles_of_the_whole_machine(grounds: list[Ground]) -> None:

@@ -42,15 +42,19 @@ def is_closed(machine: Machine) -> bool:
     return "muster_guard_wg0" in machine.run("nft", "list", "tables")
 
 
+def power_off(machine: Machine, *posts: str) -> None:
+    """Leaves a conf with our hooks, the PostUps in this order."""
+    rows = [f"PreUp = {PROGRAM} close %i", *(f"PostUp = {PROGRAM} {post} %i" for post in posts)]
+    hooks = "\\n".join(rows)
+    machine.sh(f"ip link del wg0; rm -rf /run/muster; sed -i '1a {hooks}' /etc/wireguard/wg0.conf")
+
+
 @pytest.mark.parametrize("act", ["tick", "push"])
 def test_what_meets_a_boot_leaves_the_guard_to_it(machine: Machine, session: Session, act: str) -> None:
     """D1, D11: a revoked key was put back into the conf, and wg-quick has not read it yet."""
     session.ask("revoke", keys=[dead(1)])
-    hooks = f"1a PreUp = {PROGRAM} close %i\\nPostUp = {PROGRAM} load %i"
-    machine.sh(
-        f"ip link del wg0; rm -rf /run/muster; sed -i '{hooks}' /etc/wireguard/wg0.conf;"
-        f"printf '[Peer]\\nPublicKey = {make_key(1)}\\nAllowedIPs = 10.1.0.3/32\\n' >> /etc/wireguard/wg0.conf"
-    )
+    power_off(machine, "load")
+    machine.sh(f"printf '[Peer]\\nPublicKey = {make_key(1)}\\nAllowedIPs = 10.1.0.3/32\\n' >> /etc/wireguard/wg0.conf")
     with half_way(machine):
         if act == "tick":
             machine.run("muster-node", "tick", "wg0")
@@ -60,3 +64,14 @@ def test_what_meets_a_boot_leaves_the_guard_to_it(machine: Machine, session: Ses
     assert set(machine.peers()) == {make_key(n) for n in (0, 2, 3, 4, 5)}
     assert not is_closed(machine)
     assert session.ask("observe", full=True)["drift"][0]["what"] == "conf_peers"
+
+
+def test_what_wg_quick_takes_out_again_is_nobodys_decision(machine: Machine, session: Session) -> None:
+    """E10: a boot so slow that two ticks meet it, on a server with a single peer."""
+    session.ask("apply", **make_whole(2, PEERS[:1], approved=True))
+    power_off(machine, "tick", "load")
+    with half_way(machine):
+        machine.run("muster-node", "tick", "wg0")
+        assert set(machine.peers()) == {make_key(0)}
+    assert set(machine.peers()) == {make_key(0)}
+    assert [row["what"] for row in session.ask("journal", after=0)["entries"]] == ["restored", "restored"]

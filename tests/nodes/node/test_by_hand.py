@@ -73,6 +73,7 @@ LINK_EDITS = {
     "wg set wg0 listen-port 51999": ["port 51999, state has 51820"],
     "ip addr add 10.7.0.1/24 dev wg0": ["address 10.7.0.1/24 not in state"],
     "ip addr del 10.1.0.1/24 dev wg0": ["address 10.1.0.1/24 missing"],
+    "ip link set wg0 down": ["down", "address fd00:1::1/64 missing"],
     "ip link set wg0 mtu 1300": ["mtu 1300, state has 1420"],
     "wg genkey | wg set wg0 private-key /dev/stdin": ["the private key is not that of the conf"],
 }
