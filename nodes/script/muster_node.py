@@ -586,12 +586,10 @@ ENTRY = ("seq", "at", "what", "public_key", "detail", "by", "previous")
 
 
 class Journal:
-    """What was done or seen here without the Console: canonical JSON a line, each with the SHA-256 of the one before.
+    """What was done or seen without the Console: JSON lines, each with the hash of the one before; spare under /run."""
 
-    What a full disk does not take waits under /run.
-    """
-
-    def __init__(self, paths: Paths, name: str) -> None:
+    def __init__(self, paths: Paths, name: str, seen: Callable[[], int]) -> None:
+        self.seen = seen
         self.path = "%s/%s/journal" % (paths.lib, name)
         self.spare = "%s/%s.journal" % (paths.run, name)
         self.lock = "%s/%s.journal.lock" % (paths.run, name)
@@ -621,7 +619,8 @@ class Journal:
         with locked(self.lock, 1.0):
             previous = entry_hash(self.read()[-1]) if self.read() else FIRST
             lines = []
-            for number, key in enumerate(keys, self.head() + 1):
+            # What the Console has read may be lost here: a number that it knows would never be read.
+            for number, key in enumerate(keys, max(self.head(), self.seen()) + 1):
                 entry = {"seq": number, "at": int(time.time()), "what": what, "public_key": key, "detail": detail}
                 entry.update(by=by, previous=previous)
                 previous = entry_hash(entry)
@@ -1238,7 +1237,7 @@ class Node:
         self.gate = paths.run + "/tombstones.lock"
         self.tombstones = Tombstones(paths)
         self.state = StateFile(paths, name)
-        self.journal = Journal(paths, name)
+        self.journal = Journal(paths, name, lambda: self.state.read().seen)
         self.clock = Clock(paths)
         self.memory = "%s/%s.seen" % (paths.run, name)
         self.quiet: tuple[object, int] = (None, 0)
