@@ -38,13 +38,16 @@ def kernel() -> set[str]:
 
 
 def entries() -> list[Json]:
-    """The journal's entries, each checked against the one before; those that wait under /run stand last."""
+    """The journal's entries, each checked against the one before; those that wait under /run stand last.
+
+    Where one that waited was lost with the power, the next has a number that the Console has not read.
+    """
     rows = [json.loads(line) for path in (LIB / "wg0/journal", RUN / "wg0.journal") for line in whole_lines(path)]
     unique = [row for number, row in enumerate(rows) if row not in rows[:number]]
-    previous = "0" * 64
-    for number, row in enumerate(unique, 1):
-        assert (row["seq"], row["previous"]) == (number, previous), (number, row)
-        previous = hashlib.sha256(text_of(row).encode()).hexdigest()
+    previous, last = "0" * 64, 0
+    for row in unique:
+        assert row["seq"] > last and row["previous"] == previous, (last, row)
+        previous, last = hashlib.sha256(text_of(row).encode()).hexdigest(), row["seq"]
     return unique
 
 
