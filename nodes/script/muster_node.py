@@ -596,14 +596,14 @@ class Clock:
 # ---------------------------------------------------------------- journal
 
 MAX_JOURNAL = 1024 * 1024
-FIRST = "0" * 64
 ENTRY = ("seq", "at", "what", "public_key", "detail", "by", "previous")
 
 
 class Journal:
     """What was done or seen without the Console: JSON lines, each with the hash of the one before; spare under /run."""
 
-    def __init__(self, paths: Paths, name: str) -> None:
+    def __init__(self, paths: Paths, name: str, seen: Callable[[], int]) -> None:
+        self.seen = seen
         self.path = "%s/%s/journal" % (paths.lib, name)
         self.spare = "%s/%s.journal" % (paths.run, name)
         self.lock = "%s/%s.journal.lock" % (paths.run, name)
@@ -631,9 +631,10 @@ class Journal:
     def add(self, what: str, keys: Iterable[str | None], detail: str, by: str = "node") -> None:
         """One entry for each key (or for None)."""
         with locked(self.lock, 1.0):
-            previous = entry_hash(self.read()[-1]) if self.read() else FIRST
+            previous = entry_hash(self.read()[-1]) if self.read() else "0" * 64
             lines = []
-            for number, key in enumerate(keys, self.head() + 1):
+            # What the Console has read may be lost here: a number that it knows would never be read.
+            for number, key in enumerate(keys, max(self.head(), self.seen()) + 1):
                 entry = {"seq": number, "at": int(time.time()), "what": what, "public_key": key, "detail": detail}
                 entry.update(by=by, previous=previous)
                 previous = entry_hash(entry)
@@ -642,11 +643,11 @@ class Journal:
             if lines and (os.path.exists(self.spare) or not append_lines(self.path, lines)):
                 append_lines(self.spare, lines)
 
-    def heal(self, seen: int) -> None:
+    def heal(self) -> None:
         """Writes down what a full disk did not take; forgets what the Console has, once that is much."""
         with contextlib.suppress(OSError), locked(self.lock, 0.0) as lock:
             long = os.path.exists(self.path) and os.path.getsize(self.path) > MAX_JOURNAL
-            kept = [entry for entry in self.read() if entry["seq"] > seen or not long] or self.read()[-1:]
+            kept = [entry for entry in self.read() if entry["seq"] > self.seen() or not long] or self.read()[-1:]
             if lock is not None and kept and (long or os.path.exists(self.spare)):
                 write_atomic(self.path, b"".join(canonical(entry).encode() + b"\n" for entry in kept))
                 os.unlink(self.spare)
@@ -1227,7 +1228,7 @@ class Node:
         self.gate = paths.run + "/tombstones.lock"
         self.tombstones = Tombstones(paths)
         self.state = StateFile(paths, name)
-        self.journal = Journal(paths, name)
+        self.journal = Journal(paths, name, lambda: self.state.read().seen)
         self.clock = Clock(paths)
         self.memory = "%s/%s.seen" % (paths.run, name)
         # How it was at the last tick, from and until when that is right, the new keys whose handshake is awaited.
@@ -1542,7 +1543,7 @@ class Node:
     def tick(self) -> Json:
         """What has to happen without the Console: what is over or not wanted goes out, what was lost comes back."""
         self.tombstones.heal()
-        self.journal.heal(self.state.read().seen)
+        self.journal.heal()
         with locked(self.apply_lock, 0.0) as lock:
             # Read under the lock: a state from before it may be one that a push has replaced meanwhile.
             if lock is not None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 from nodes.script import muster_node as node
 
 Met = Callable[[str, bool], None]
-NAMES = {"tombstones.new": "tombstones", "state.new": "state", "clock.new": "clock", "wg0.seen.new": "seen"}
+NAMES = {"wg0.seen.new": "seen"} | {f"{name}.new": name for name in ("tombstones", "state", "clock", "journal")}
 
 
 class Point(NamedTuple):

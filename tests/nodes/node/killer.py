@@ -103,6 +103,9 @@ def at_points(world: World, kind: str, times: int) -> Counter[str]:
             with told(f"{kind}, {point}, {AFTERWARDS[done[name] % len(AFTERWARDS)].__name__}"):
                 # Some steps come again only where there is more to do than in this trial.
                 code = in_a_fork(session(trial.request), killed_at(point))
+                world.judge(trial)
+                # Nothing else is touched before the tombstones are on the disk.
+                assert trial.victims <= world.dead or (step, is_after) == ("fsync tombstones", False)
                 aftermath(world, trial, done[name])
                 done[name] += code == -signal.SIGKILL
     return done

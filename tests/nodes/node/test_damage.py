@@ -136,6 +136,26 @@ def test_a_damaged_journal_keeps_its_other_entries_in_force(machine: Machine, us
     assert (last["public_key"], last["seq"]) == (make_key(7), left[-1]["seq"] + 1)
 
 
+@pytest.mark.parametrize("harm", ["gone", "noise"])
+def test_what_is_shut_after_the_journal_was_lost_stays_shut_and_is_read(
+    machine: Machine, used: Session, harm: str
+) -> None:
+    """D19, E10: its number is one that the Console has not read yet, so it neither falls back nor is passed over."""
+    for number in (4, 5):
+        machine.run("muster-node", "suspend", "wg0", make_key(number), "--reason", "odd traffic")
+    seen = used.ask("hello")["state"]["journal"]
+    assert used.ask("apply", **make_whole(3, PEERS[4:], journal_seen=seen, approved=True))["ok"]
+    assert set(machine.peers()) == keys(4, 5, 6, 7)
+    machine.sh(HARMS[harm].format(f"{LIB}/wg0/journal"))
+    machine.run("muster-node", "suspend", "wg0", make_key(6), "--reason", "after")
+    machine.run("muster-node", "tick", "wg0")
+    boot(machine)
+    assert set(machine.peers()) == keys(4, 5, 7)
+    assert [row["public_key"] for row in used.ask("journal", after=seen)["entries"]] == [make_key(6)]
+    again = used.ask("apply", **make_whole(4, PEERS[4:], journal_seen=seen))
+    assert (again["error"]["code"], again["error"]["keys"]) == ("conflict", [make_key(6)])
+
+
 @pytest.mark.parametrize(
     ("path", "left"), [(f"{LIB}/clock", keys(0, 3, 4, 5, 6, 7)), ("/run/muster/wg0.seen", keys(0, 4, 5, 6, 7))]
 )

@@ -20,6 +20,7 @@ from tests.nodes.node.world import (
     RUN,
     Trial,
     World,
+    entries,
     load,
     reboot,
     renew,
@@ -50,10 +51,15 @@ def at_ticks(world: World, _kind: str, times: int) -> Counter[str]:
                 break
             world.refresh()
             harm(world, number)
-            trial, point = Trial({}, [(world.generation, world.peers)], set()), Point(step, 1 + number % 2, is_after)
+            trial, point = (
+                Trial({}, [(world.generation, world.peers)], set()),
+                Point(step, 1 + number // 2 % 2, is_after),
+            )
             with told(f"{point}, {AFTER_TICK[done[name] % len(AFTER_TICK)].__name__}, time {number}"):
+                before = entries()
                 code = in_a_fork(one_tick, killed_at(point))
                 world.judge(trial)
+                assert entries()[: len(before)] == before
                 AFTER_TICK[done[name] % len(AFTER_TICK)](world, trial)
                 heal(world, trial)
                 done[name] += code == -signal.SIGKILL
