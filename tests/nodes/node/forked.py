@@ -74,7 +74,8 @@ def serve(program: Program, asked: BinaryIO, told: BinaryIO) -> None:
         words, data = frame["words"], asked.read(frame["size"])
         if words[0] == "kept-tick":
             node = kept.setdefault(words[1], program.Node(words[1], program.Paths()))
-            code, texts = 0, [program.ticked(node).encode(), b""]
+            reply = program.guarded(node.tick)
+            code, texts = 0, [b"" if reply["ok"] else reply["error"]["message"].encode(), b""]
         else:
             code, texts = in_fork(program, words, data)
         told.write(json.dumps({"code": code, "sizes": [len(text) for text in texts]}).encode() + b"\n")

@@ -157,16 +157,22 @@ def test_what_is_shut_after_the_journal_was_lost_stays_shut_and_is_read(
 
 
 @pytest.mark.parametrize(
-    ("path", "left"), [(f"{LIB}/clock", keys(0, 3, 4, 5, 6, 7)), ("/run/muster/wg0.seen", keys(0, 4, 5, 6, 7))]
+    ("paths", "left"),
+    [
+        ([f"{LIB}/clock", "/run/muster/clock"], keys(0, 3, 4, 5, 6, 7)),
+        ([f"{LIB}/clock"], keys(0, 4, 5, 6, 7)),
+        (["/run/muster/wg0.seen"], keys(0, 4, 5, 6, 7)),
+    ],
 )
 @pytest.mark.parametrize("harm", ["gone", "noise", "a folder"])
 def test_what_is_only_remembered_may_be_lost(
-    machine: Machine, used: Session, path: str, left: set[str], harm: str
+    machine: Machine, used: Session, paths: list[str], left: set[str], harm: str
 ) -> None:
     """D19: who ran at the last look, and the time that the Console confirmed: then the machine's own clock holds."""
     machine.run("muster-node", "tick", "wg0")
-    machine.sh(HARMS[harm].format(path))
+    for path in paths:
+        machine.sh(HARMS[harm].format(path))
     machine.run("wg", "set", "wg0", "peer", make_key(1), "peer", make_key(90))
     machine.run("muster-node", "tick", "wg0")
     assert set(machine.peers()) == left
-    machine.sh(f"rmdir {path} 2>/dev/null || true")
+    machine.sh(f"rmdir {' '.join(paths)} 2>/dev/null || true")

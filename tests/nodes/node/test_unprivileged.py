@@ -17,7 +17,8 @@ FILES = {
     "/etc/wireguard/wg0.conf",
     *(f"/var/lib/muster/{name}" for name in ("clock", "tombstones", "tombstones.copy")),
     *(f"/var/lib/muster/wg0/{name}" for name in ("journal", "state", "state.last")),
-    *(f"/run/muster/{name}" for name in ("clock.lock", "tombstones.lock", "wg0.lock", "wg0.journal.lock", "wg0.seen")),
+    *(f"/run/muster/{name}" for name in ("clock", "clock.lock", "tombstones.lock")),
+    *(f"/run/muster/{name}" for name in ("wg0.lock", "wg0.journal.lock", "wg0.seen")),
 }
 COMMANDS = {
     "session": ["session", "wg0"],

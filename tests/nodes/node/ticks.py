@@ -102,9 +102,10 @@ def harm(world: World, number: int) -> None:
     """Something for every part of a tick: clock, tombstones, journal, kernel."""
     if number % 4 == 1:
         renew()
-    kept = json.loads((LIB / "clock").read_text()) if (LIB / "clock").exists() else None
-    if kept:
-        (LIB / "clock").write_text(json.dumps([kept[0] - 100, kept[1], kept[2] - 100, kept[3]]))
+    for path in (LIB / "clock", RUN / "clock"):
+        if path.exists():
+            moment, boot, *rest = json.loads(path.read_text())
+            path.write_text(json.dumps([moment - 100, boot - 100, *rest]))
     (LIB / ("tombstones", "tombstones.copy")[number % 2]).write_text('{"at":1' if number % 3 else "")
     lines = whole_lines(LIB / "wg0/journal")
     if lines and number % 2:
