@@ -58,7 +58,7 @@ def test_a_push_cut_at_any_byte_leaves_the_old_state_or_the_new(
     fleet.console.push()
     began, server = time.monotonic(), fleet.rows[0].pk
     assert len(CUTS) == 50
-    old = _holds(fleet)
+    old, arrived = _holds(fleet), []
     for number, (left, is_to_server) in enumerate(CUTS):
         register(dave.person, f"phone-{number}")
         cutter.arm(left, is_to_server=is_to_server)
@@ -66,11 +66,14 @@ def test_a_push_cut_at_any_byte_leaves_the_old_state_or_the_new(
         cutter.disarm()
         wanted = desired_state(server)
         new = (wanted.generation, frozenset(wanted.content.peers))
-        assert _holds(fleet) in (old, new)
+        held = _holds(fleet)
+        assert held in (old, new)
+        arrived.append(held == new)
         assert reconcile(server, fleet.console.crew.pool).result in {"applied", "already"}
         old = _holds(fleet)
         assert old == new
     assert cutter.cuts == len(CUTS)
+    assert {True, False} == set(arrived)
     assert dave.lost(began, time.monotonic()) == [0]
     assert carol.is_shut_out(began, time.monotonic() - began) == [True]
 

@@ -128,7 +128,7 @@ def test_what_stands_first_on_the_callers_path_is_not_what_is_run(held: Machine)
     held.sh("cd /run/evil; PATH=/run/evil:$PATH wg; test -e /run/pwned; rm -r /run/pwned /run/evil")
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(25)
 def test_a_pipe_in_the_place_of_a_file_that_a_unit_names_holds_up_no_receipt(held: Machine) -> None:
     """D1: a hundred revokes while their owner swaps them as fast as he can."""
     held.sh(UNIT)

@@ -163,13 +163,16 @@ class Walk(RuleBasedStateMachine):
         self.planted.add(key)
         self.taken_out.discard(key)
 
-    @rule(number=someone)
-    def remove_by_hand(self, number: int) -> None:
-        key = self.key(number)
-        if key in self.mill.running() & self.wanted() - self.planted:
+    @rule(place=st.integers(0, 9), is_seen=st.booleans())
+    def remove_by_hand(self, place: int, is_seen: bool) -> None:
+        running = sorted(self.mill.running())
+        key = running[place % len(running)] if running else self.key(place)
+        if running and key in self.wanted() - self.planted:
             self.taken_out.add(key)
         self.mill.by_hand(key, "remove=true")
         self.planted.discard(key)
+        if is_seen:
+            self.tick(True)
 
     @rule()
     def remove_all_by_hand(self) -> None:
