@@ -48,8 +48,8 @@ migrations: install  ## fail where a migration is missing
 mutants: install  ## take each guard out of a copy in turn: its tests must fail
 	@$(PYTHON) -m tests.mutants $(MUTANTS)
 
-bench: install  ## revoke on 50 real servers, against Ansible and ssh (root; JSON=FILE writes the figures)
-	@exec $(PYTHON) -m tests.bench $(if $(JSON),--json $(JSON))
+bench: install  ## 50 real servers against Ansible and ssh, one of 10,000 peers (root; ONLY=PART JSON=FILE STRICT=1)
+	@exec $(PYTHON) -m tests.bench $(addprefix --only ,$(ONLY)) $(if $(JSON),--json $(JSON)) $(if $(STRICT),--strict)
 
 clean:  ## remove .venv and caches; data/ stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
