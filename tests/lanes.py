@@ -16,7 +16,14 @@ from typing import NamedTuple, cast
 import pytest
 
 # What takes longest is begun first, so that the lanes end together.
-LONGEST = ("tests/nodes/lab/test_fail_static.py",)
+LONGEST = (
+    "tests/nodes/lab/test_fail_static.py",
+    "tests/nodes/lab/test_node_alone.py",
+    "tests/nodes/test_up.py",
+    "tests/nodes/lab/test_races.py",
+    "tests/nodes/lab/test_cut_lines.py",
+    "tests/nodes/lab/test_enrolment.py",
+)
 COMPUTE = ("tests/audit/", "tests/fleet/", "tests/peers/", "tests/test_")
 GIVE_WAY = 10
 

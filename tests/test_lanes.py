@@ -1,12 +1,15 @@
 """Lanes share a suite: each test is run once, by one of them, and one marked `alone` while no other is."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 
-from tests import lanes
+from tests import databases, lanes
 from tests.lab.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,6 +93,21 @@ def test_a_modules_fixtures_are_gone_before_the_next_module(suite: Path) -> None
     for pid in {row[2] for row in notes(suite)}:
         words = [row[0] for row in notes(suite) if row[2] == pid and row[0] in ("up", "down")]
         assert words == ["up", "down"] * (len(words) // 2)
+
+
+@pytest.mark.parametrize(("sqlite", "postgresql", "status"), [("true", "true", 0), ("kill -9 $$", "true", 1)])
+def test_a_lane_that_is_killed_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sqlite: str, postgresql: str, status: int
+) -> None:
+    """What it had taken was run by nobody."""
+    commands = {"sqlite": sqlite, "postgresql": postgresql}
+
+    def environment(_database: str) -> AbstractContextManager[Mapping[str, str]]:
+        return nullcontext(os.environ)
+
+    monkeypatch.setattr(databases, "environment", environment)
+    monkeypatch.setattr(databases, "command_on", lambda database, _: ["sh", "-c", commands[database]])
+    assert databases.Lanes(tmp_path, []).run() == status
 
 
 def test_what_is_begun_first_is_there() -> None:
