@@ -16,7 +16,7 @@ run: install  ## start the Console on http://127.0.0.1:8000 or BIND=ADDRESS:PORT
 demo: install  ## real servers and clients, issued and revoked before your eyes (root; ONCE=1 ends by itself)
 	@exec $(PYTHON) -m tests.lab.demo $(if $(ONCE),--once)
 
-test: install  ## the whole suite on SQLite, then what touches a database on PostgreSQL and Redis
+test: install  ## the whole suite on SQLite, and beside it what touches a database on PostgreSQL and Redis
 	@$(PYTHON) -m tests.databases
 
 check: install  ## everything that must hold before a commit: format, lint, types, deployment, migrations, tests
