@@ -16,7 +16,7 @@ run: install  ## start the Console on http://127.0.0.1:8000 or BIND=ADDRESS:PORT
 demo: install  ## real servers and clients, issued and revoked before your eyes (root; ONCE=1 ends by itself)
 	@exec $(PYTHON) -m tests.lab.demo $(if $(ONCE),--once)
 
-test: install  ## the whole suite on SQLite, then what touches a database on PostgreSQL and Redis
+test: install  ## the whole suite on SQLite, and beside it what touches a database on PostgreSQL and Redis
 	@$(PYTHON) -m tests.databases
 
 check: install  ## everything that must hold before a commit: format, lint, types, deployment, migrations, tests
@@ -48,8 +48,8 @@ migrations: install  ## fail where a migration is missing
 mutants: install  ## take each guard out of a copy in turn: its tests must fail
 	@$(PYTHON) -m tests.mutants $(MUTANTS)
 
-bench: install  ## revoke on 50 real servers, against Ansible and ssh (root; JSON=FILE writes the figures)
-	@exec $(PYTHON) -m tests.bench $(if $(JSON),--json $(JSON))
+bench: install  ## 50 real servers against Ansible and ssh, one of 10,000 peers (root; ONLY=PART JSON=FILE STRICT=1)
+	@exec $(PYTHON) -m tests.bench $(addprefix --only ,$(ONLY)) $(if $(JSON),--json $(JSON)) $(if $(STRICT),--strict)
 
 clean:  ## remove .venv and caches; data/ stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

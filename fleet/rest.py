@@ -16,6 +16,7 @@ from fleet.models import User
 from fleet.refusal import REFUSED, is_conflict, messages_of
 
 Row = TypeVar("Row", bound=Model)
+MOST_TOLD = 20
 
 
 class Conflict(exceptions.APIException):
@@ -45,7 +46,8 @@ class Input(serializers.Serializer[Any]):
             unknown = sorted(str(name) for name in data if name not in self.fields)
             if unknown:
                 known = ", ".join(self.fields)
-                raise serializers.ValidationError({name: [f"There is no such field: use {known}."] for name in unknown})
+                told = unknown[:MOST_TOLD]  # a body may have a hundred thousand, and each costs time to tell
+                raise serializers.ValidationError({name: [f"There is no such field: use {known}."] for name in told})
         return super().to_internal_value(data)
 
 

@@ -1,7 +1,8 @@
 """The suite on both databases: `python -m tests.databases [sqlite|postgresql] [PYTEST ARGUMENTS]`; both without a name.
 
 PostgreSQL and Redis are private ones on Unix sockets in a folder of their own, gone when the tests have ended. There
-only tests that touch a database run, as the others would do the same again.
+only tests that touch a database run, as the others would do the same again. Both databases are run side by side, each
+in several lanes (see tests/lanes.py) with servers and folders of their own; one database alone is one plain pytest.
 """
 
 import glob
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -25,6 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "max_connections=200")
 STOP_LIMIT = 20
 DATABASES = ("sqlite", "postgresql")
+# More than there are cores, as the tests of the lab wait most of their time.
+LANES = ("sqlite 1", "sqlite 2", "sqlite 3", "postgresql 1", "postgresql 2")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -125,6 +129,8 @@ def environment(database: str) -> Iterator[dict[str, str]]:
     """Variables of a Console on this database, with a data folder of its own."""
     with ExitStack() as stack:
         variables = {**os.environ, "MUSTER_DATA": stack.enter_context(_folder())}
+        # The tests start hundreds of Python processes: what one has compiled the others need not.
+        variables.pop("PYTHONDONTWRITEBYTECODE", None)
         if database == "postgresql":
             variables["MUSTER_BROKER"] = stack.enter_context(private_redis(Path(stack.enter_context(_folder()))))
             url = stack.enter_context(private_postgresql(Path(stack.enter_context(_folder()))))
@@ -138,18 +144,61 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 def run(database: str, arguments: Sequence[str]) -> int:
     """Run pytest on one database; its exit status."""
-    plugin = ["-p", "tests.databases"] if database == "postgresql" else []
     with environment(database) as variables:
         print(f"--- {database} ---", flush=True)
-        command = [sys.executable, "-m", "pytest", *plugin, *arguments]
         # Ctrl-C reaches pytest by itself, and it needs its time to put things back.
         signal.signal(signal.SIGINT, lambda *_: None)
-        return subprocess.run(command, cwd=ROOT, env=variables, check=False).returncode
+        return subprocess.run(command_on(database, arguments), cwd=ROOT, env=variables, check=False).returncode
+
+
+def command_on(database: str, arguments: Sequence[str]) -> list[str]:
+    plugin = ["-p", "tests.databases"] if database == "postgresql" else []
+    return [sys.executable, "-m", "pytest", *plugin, *arguments]
+
+
+class Lanes:
+    """All lanes at once, each with an environment of its own; what pytest says is shown when the last has ended."""
+
+    def __init__(self, folder: Path, arguments: Sequence[str]) -> None:
+        self.folder, self.arguments = folder, arguments
+        self.running: list[subprocess.Popen[bytes]] = []
+
+    def run(self) -> int:
+        """0 when every lane ended well: each test was then run, by the lane that had taken its module."""
+        for database in DATABASES:
+            (self.folder / database).mkdir()
+        with ThreadPoolExecutor(len(LANES)) as pool:
+            statuses = list(pool.map(self._run_one, LANES))
+        for lane in LANES:
+            print(f"--- {lane} ---\n{self._log(lane).read_text(errors='replace')}", flush=True)
+        return 1 if any(statuses) else 0
+
+    def _run_one(self, lane: str) -> int:
+        database = lane.split()[0]
+        options = ["-p", "tests.lanes", "--lane", lane, "--lanes-of", str(self.folder / database)]
+        command = command_on(database, [*options, "-p", "no:cacheprovider", "--no-header", *self.arguments])
+        with environment(database) as variables, self._log(lane).open("wb") as log:
+            process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log)
+            self.running.append(process)
+            return process.wait()
+
+    def _log(self, lane: str) -> Path:
+        return self.folder / f"{lane}.log"
+
+    def end(self, _number: int, _frame: object) -> None:
+        """Ends the lanes as Ctrl-C does; they take their servers and labs with them."""
+        for process in self.running:
+            process.send_signal(signal.SIGINT)
 
 
 def main(words: Sequence[str]) -> int:
-    chosen, arguments = (words[:1], words[1:]) if words[:1] and words[0] in DATABASES else (DATABASES, words)
-    return max([run(database, arguments) for database in chosen])
+    if words[:1] and words[0] in DATABASES:
+        return run(words[0], words[1:])
+    with _folder() as folder:
+        lanes = Lanes(Path(folder), words)
+        signal.signal(signal.SIGINT, lambda *_: None)
+        signal.signal(signal.SIGTERM, lanes.end)
+        return lanes.run()
 
 
 if __name__ == "__main__":

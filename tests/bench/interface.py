@@ -1,7 +1,9 @@
 """Packets that a bystander loses when one peer is removed: by `wg set`, by syncconf, by wg-quick down and up."""
 
+import argparse
 from collections.abc import Callable
 
+from tests.bench.measure import Figures
 from tests.lab.lab import Lab
 from tests.lab.machines import Server
 from tests.lab.tunnels import new_keypair
@@ -10,7 +12,7 @@ ROUNDS = 10
 EXTRA = "lpPJ3P9m7fJo52pqAt66IXGWSAdPkNidDlToY3DdAmE="
 
 
-def outages() -> dict[str, float]:
+def measure(_given: argparse.Namespace) -> Figures:
     """Packets lost by one client at 100 a second over ten removals (one of wg-quick) of another peer."""
     with Lab() as lab:
         server, client = lab.add_servers(1)[0], lab.add_clients(1)[0]
@@ -45,3 +47,9 @@ def outages() -> dict[str, float]:
 
 def remove(server: Server) -> None:
     server.run(["wg", "set", "wg0", "peer", EXTRA, "remove"])
+
+
+def show(figures: Figures, _given: argparse.Namespace) -> None:
+    print(f"Packets that another client loses at 100 a second, {ROUNDS} removals (wg-quick: one)\n")
+    for name, value in figures.items():
+        print(f"  {name:32} {value:10.0f}")

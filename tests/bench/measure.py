@@ -1,11 +1,18 @@
 """Trials on a noisy machine: wait until it is idle, repeat, quote medians."""
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.lab.waiting import wait_for
+
+Figures = dict[str, float]
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def cpu_times() -> tuple[int, int]:
@@ -40,3 +47,10 @@ def seconds(job: Callable[[], object]) -> float:
     began = time.monotonic()
     job()
     return time.monotonic() - began
+
+
+def rests(cpu: Callable[[], float], seconds: float = 0.3) -> bool:
+    """Whether what `cpu` counts stands still over the next moment."""
+    before = cpu()
+    time.sleep(seconds)
+    return cpu() == before

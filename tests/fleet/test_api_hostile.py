@@ -40,6 +40,12 @@ def test_a_hostile_body_is_refused_and_nothing_changes(path: str, body: bytes, a
     assert rows() == before
 
 
+def test_of_many_unknown_fields_the_first_are_told(alice: User) -> None:
+    """A11: an answer as long as the body would cost more than all else."""
+    status, told = script(alice).call("POST", "people", BODIES["many keys"])
+    assert (status, list(told)) == (400, sorted(f"k{number}" for number in range(100_000))[:20])
+
+
 def test_a_body_that_is_too_large_is_refused(alice: User) -> None:
     """A11: the length that was named is not what counts."""
     body = b'{"name": "' + b"x" * 3_000_000 + b'"}'

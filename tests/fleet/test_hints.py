@@ -46,6 +46,7 @@ def missing(path: Path) -> Iterator[None]:
     yield
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("broker", [silent, refusing, missing])
 def test_a_hint_to_a_broker_that_does_not_answer_is_soon_given_up(broker: object, tmp_path: Path) -> None:
     path = tmp_path / "broker.sock"

@@ -65,6 +65,7 @@ def test_a_host_behind_a_server_is_reached_by_masquerade_or_by_a_return_route_on
     assert (client.ping(host.address).lost, client.ping(host.address6).lost) == (0, 0)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("family", ["address", "address6"])
 def test_a_stream_knows_when_the_last_packet_came_through(lab: Lab, family: str) -> None:
     server, client = lab.add_server(), lab.add_clients(1)[0]
@@ -84,6 +85,7 @@ def test_a_stream_knows_when_the_last_packet_came_through(lab: Lab, family: str)
     assert abs(realtime(first) - (time.time() - (time.monotonic() - first))) < 0.01
 
 
+@pytest.mark.alone
 def test_a_stream_keeps_its_rate(lab: Lab) -> None:
     server, client = lab.add_server(), lab.add_clients(1)[0]
     stream = client.stream(server.address, rate=100)

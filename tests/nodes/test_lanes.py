@@ -121,6 +121,7 @@ def test_a_lane_that_is_not_answered_is_silent_and_its_late_answer_dropped(conne
     assert lane.call("again", timeout=5).id == 2
 
 
+@pytest.mark.alone
 def test_a_node_that_takes_nothing_ends_a_large_send(tmp_path_factory: pytest.TempPathFactory) -> None:
     """E5: no progress, no wait; what is cut is the connection."""
     with sshd(tmp_path_factory.mktemp("ssh") / "server") as server:
@@ -139,6 +140,7 @@ def test_large_requests_and_answers_arrive_whole(connection: Connection) -> None
     assert answer.body["echo"] == {"v": 1, "id": 1, "op": "apply", "load": load}
 
 
+@pytest.mark.alone
 def test_a_dead_lane_delays_no_other(connection: Connection) -> None:
     """F17: no barrier: 49 of 50 are told before the dead one's deadline."""
     lanes = [connection.open_lane("session") for _ in range(50)]
@@ -195,6 +197,7 @@ def test_any_bytes_are_an_answer_or_a_clear_error(line: bytes) -> None:
         parse_answer(b"!" + line)
 
 
+@pytest.mark.alone
 def test_a_group_is_handed_over_though_others_are_silent(connection: Connection) -> None:
     """E5: what has come is not held up until a silent machine's deadline."""
     lanes = [connection.open_lane("session") for _ in range(6)]

@@ -154,6 +154,7 @@ def test_a_machine_that_hangs_up_is_closed() -> None:
     assert caught.value.kind == "closed"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("behave", [never_speaks, drips, stops_after_banner])
 def test_a_machine_that_does_not_shake_hands_holds_nobody_up(behave: object) -> None:
     """E5: silent, a byte at a time, or dead after its banner."""
@@ -162,12 +163,14 @@ def test_a_machine_that_does_not_shake_hands_holds_nobody_up(behave: object) -> 
     assert took < 1
 
 
+@pytest.mark.alone
 def test_a_machine_that_hangs_at_login_holds_nobody_up(server: Sshd) -> None:
     """E5: hangs after the key exchange."""
     with tcp_server(hangs_on("auth", server.folder / "host_ed25519")) as port:
         assert seconds_of_failure(server.target(port=port), NodeSilent, 0.5) < 1
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("step", ["channel", "exec"])
 def test_a_machine_that_hangs_after_login_holds_nobody_up(server: Sshd, step: str) -> None:
     """E5: hangs after auth, or on exec; the connection is given up with it."""
@@ -216,6 +219,7 @@ def test_a_jump_that_may_not_go_there_is_unreachable(server: Sshd, tmp_path: Pat
         assert caught.value.kind == "closed"
 
 
+@pytest.mark.alone
 def test_a_silent_machine_behind_a_jump_holds_nobody_up(server: Sshd, tmp_path: Path) -> None:
     """E5: the deadline is one for the whole way."""
     with (

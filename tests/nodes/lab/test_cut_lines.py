@@ -1,5 +1,6 @@
 """SSH cut at byte n of a push: the node holds the old state or the new one, never something between."""
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -79,5 +80,6 @@ def test_a_push_cut_at_any_byte_leaves_the_old_state_or_the_new(
 
 
 def _holds(fleet: Scene) -> tuple[int, frozenset[str]]:
-    """The node's generation and the peers that its kernel has."""
-    return fleet.node_state(0)[1], frozenset(fleet.machines[0].shell("wg show wg0 peers").split())
+    """The generation that the node has on its disk, and the peers that its kernel has; a hundred times, so cheaply."""
+    head, *peers = fleet.machines[0].shell("sed -n 2p /var/lib/muster/wg0/state; wg show wg0 peers").split("\n")
+    return int(json.loads(head)[1]), frozenset(filter(None, peers))

@@ -34,6 +34,7 @@ def test_a_persons_page_says_where_the_device_shook_hands(
     assert page.count('<span class="m-pill m-connected">connected</span>') == 3
 
 
+@pytest.mark.alone
 def test_a_revoked_contractor_is_off_every_server_within_a_second_of_the_answer(
     lab: Lab, fleet: Scene, console: Parts, staging: Environment, production: Environment
 ) -> None:

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.nodes.node.build import INTERFACE, Json, dead, make_key, make_peer, make_whole
+from tests.nodes.node.build import INTERFACE, Json, dead, make_key, make_peer, make_whole, make_wish
 from tests.nodes.node.machine import PROGRAM, Machine
-from tests.nodes.node.test_install import wish
 from tests.nodes.node.traces import STRACE, made, programs
 
 PEERS = [make_peer(n) for n in range(6)]
@@ -70,7 +69,7 @@ def lines() -> str:
 def held(machine: Machine) -> Iterator[Machine]:
     """A machine installed by the installer, with peers of whom each has a preshared key."""
     machine.sh("rm -rf /root/.ssh")
-    machine.run("muster-install", "wg0", stdin=json.dumps(wish(interface=INTERFACE)))
+    machine.run("muster-install", "wg0", stdin=json.dumps(make_wish(interface=INTERFACE)))
     assert machine.session("wg0").ask("apply", **make_whole(1, PEERS, epoch=3))["ok"]
     yield machine
     machine.sh("rm -rf /usr/local/sbin/wg")
@@ -150,7 +149,7 @@ def test_no_file_is_made_wider_than_for_root_alone_not_even_for_an_instant(held:
     """C3: though whoever starts it has no mask at all; by strace, of install and of every command."""
     held.sh("wg-quick down wg0 2> /dev/null; rm -rf /var/lib/muster /run/muster /etc/wireguard/wg0.conf /root/.ssh")
     install = " ".join(held.words("muster-install", "wg0")[len(held.enter) :])
-    held.run("sh", "-c", "cat > /run/wish", stdin=json.dumps(wish(interface=INTERFACE)))
+    held.run("sh", "-c", "cat > /run/wish", stdin=json.dumps(make_wish(interface=INTERFACE)))
     traces = [traced_install(held, f"{install} < /run/wish")]
     for words in COMMANDS.values():
         traces.append(traced(held, f"timeout 0.7 {PROGRAM} {words}" if words == "daemon" else f"{PROGRAM} {words}"))
