@@ -45,9 +45,9 @@ place, data = sys.argv[1:]
 link = socket.socket(socket.AF_UNIX if "/" in place else socket.AF_INET)
 link.settimeout(5)
 link.connect(place if "/" in place else ("127.0.0.1", int(place)))
-link.sendall(bytes.fromhex(data))
 text = b""
 try:
+    link.sendall(bytes.fromhex(data))
     while not text.startswith(b"private_key") and b"SSH-2.0" not in text and (more := link.recv(999)):
         text += more
 except ConnectionError:
