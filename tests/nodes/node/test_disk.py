@@ -93,7 +93,7 @@ def test_what_a_failed_write_lost_is_durable_only_once_it_is_on_the_disk(machine
 def test_a_power_cut_before_the_disk_answers_loses_what_was_said_not_to_be_durable(
     machine: Machine, thin: Session
 ) -> None:
-    """D21: no proof was given, so the Console asks again; after the boot the same request shuts the peer out."""
+    """D21, F3: no proof was given, so the Console asks again; after the boot the same request shuts the peer out."""
     machine.sh(BREAK)
     assert proof(thin.ask("revoke", keys=[dead(1)])) == (False, True, False)
     thin.close()

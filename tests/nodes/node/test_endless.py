@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import threading
 import time
@@ -52,7 +53,7 @@ class Hog:
                 try:
                     written = os.write(self.file, self.view)
                 except BlockingIOError:
-                    time.sleep(0.001)
+                    select.select([], [self.file], [], 0.1)
                     continue
                 self.view = self.view[written:] or self.data
                 count += written

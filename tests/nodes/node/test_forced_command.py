@@ -37,6 +37,7 @@ $(command -v sshd) -f /run/ssh/config
 echo "[127.0.0.1]:2222 $(cut -d' ' -f1,2 /run/ssh/host.pub)" > /run/ssh/known
 """
 OPTIONS = "-o UserKnownHostsFile=/run/ssh/known -o BatchMode=yes -o LogLevel=ERROR"
+USERS = ["root", "muster"]
 HELLO = '{"v":1,"id":4,"op":"hello"}\n'
 # Whether sshd, or the interface's own socket, answers at a TCP port or a path once these bytes were sent.
 PROBE = """
@@ -45,9 +46,9 @@ place, data = sys.argv[1:]
 link = socket.socket(socket.AF_UNIX if "/" in place else socket.AF_INET)
 link.settimeout(5)
 link.connect(place if "/" in place else ("127.0.0.1", int(place)))
-link.sendall(bytes.fromhex(data))
 text = b""
 try:
+    link.sendall(bytes.fromhex(data))
     while not text.startswith(b"private_key") and b"SSH-2.0" not in text and (more := link.recv(999)):
         text += more
 except ConnectionError:
@@ -73,8 +74,14 @@ class Door:
 
     def ask(self, *more: str, command: Sequence[str] = (), line: str = HELLO) -> Json:
         """The session's answer, whatever else was asked for."""
-        reply: Json = json.loads(self.server.run(*self.words(*more), *command, stdin=line))
+        over = ["-S", f"/run/ssh/open-{self.interface}"]
+        reply: Json = json.loads(self.server.run(*self.words(*over, *more), *command, stdin=line))
         return reply
+
+    def open(self) -> None:
+        """One connection for all that is asked through `ask`."""
+        words = self.words("-M", "-N", "-f", "-S", f"/run/ssh/open-{self.interface}")
+        self.server.run("sh", "-c", '"$@" > /dev/null 2>&1', "sh", *words)
 
     def is_session(self, reply: Json) -> bool:
         """Whether a session of this interface has answered."""
@@ -94,13 +101,15 @@ def start(machine: Machine) -> None:
 def server(shared_machine: Machine) -> Iterator[Machine]:
     """Three interfaces, each with a key of its own: root's, muster's, and root's that may only look."""
     start(shared_machine)
+    for number, user in enumerate(USERS):
+        Door(shared_machine, user, f"wg{number}", number + 1).open()
     yield shared_machine
     shared_machine.sh("kill $(cat /run/ssh/pid)")
 
 
-@pytest.fixture(params=["root", "muster"])
+@pytest.fixture(params=USERS)
 def door(server: Machine, request: pytest.FixtureRequest) -> Door:
-    number = ["root", "muster"].index(request.param)
+    number = USERS.index(request.param)
     return Door(server, request.param, f"wg{number}", number + 1)
 
 

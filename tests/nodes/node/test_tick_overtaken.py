@@ -8,14 +8,14 @@ from tests.nodes.node.machine import Machine, Session
 
 PEERS = [make_peer(n) for n in range(8)]
 # Its first lock is the journal's; then comes the one that pushes take.
-STOPPED = "exec strace -qq -o /dev/null -e trace=flock -e inject=flock:signal=SIGSTOP:when=1 "
+STOPPED = "exec strace -qq -o /run/stops -e trace=flock -e inject=flock:signal=SIGSTOP:when=1 "
 
 
 def test_a_tick_that_a_push_overtakes_does_not_bring_back_who_was_withdrawn(machine: Machine, session: Session) -> None:
     """E7."""
     node = " ".join(machine.words("muster-node", "tick", "wg0")[len(machine.enter) :])
     process = machine.popen("sh", "-c", STOPPED + node)
-    is_stopped = "flock -n /run/muster/wg0.journal.lock true || pgrep -P $(pgrep -x strace)"
+    is_stopped = "! grep -qs 'stopped by SIGSTOP' /run/stops || pgrep -P $(pgrep -x strace)"
     pid = wait_for(lambda: machine.sh(is_stopped).strip(), 20, "the tick to be stopped")
     assert session.ask("apply", **make_whole(2, PEERS[1:]))["result"] == "applied"
     machine.sh(f"kill -CONT {pid}")
