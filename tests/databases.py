@@ -175,7 +175,8 @@ class Lanes:
 
     def _run_one(self, lane: str) -> int:
         database = lane.split()[0]
-        options = ["-p", "tests.lanes", "--lane", lane, "--lanes-of", str(self.folder / database)]
+        # In one word each: pytest looks for its settings near any path that stands alone.
+        options = ["-p", "tests.lanes", f"--lane={lane}", f"--lanes-of={self.folder / database}"]
         command = command_on(database, [*options, "-p", "no:cacheprovider", "--no-header", *self.arguments])
         with environment(database) as variables, self._log(lane).open("wb") as log:
             process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log)
