@@ -1552,9 +1552,9 @@ class Node:
 
     def _tick(self, state: State) -> None:
         ran = run(["wg", "show", self.name, "latest-handshakes"])
-        moments = dict(row.split("\t") for row in ran.stdout.splitlines())
-        link, running = link_index(self.name), frozenset(moments)
-        shaken = frozenset(key for key, moment in moments.items() if moment != "0")
+        words = ran.stdout.split()
+        link, running = link_index(self.name), frozenset(words[::2])
+        shaken = frozenset(words[n] for n in range(0, len(words), 2) if words[n + 1] != "0")
         version = link, running, stamp(self.state.path), len(self.tombstones.read()), self.journal.head()
         now = self.clock.read().time
         before, since, until, awaited = self.quiet
