@@ -673,11 +673,8 @@ def content_digest(interface: str, lines: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class State:
-    """What was last taken: the fence's pair, the digests, the content as canonical lines, and how far the Console
-    had read the journal then.
-
-    `origin`: "none" (nothing ever taken), "state", "last" (fell back to state.last), "lost" (no good copy).
-    """
+    """What was last taken: the fence's pair, the digests, content as canonical lines, how far the journal was read.
+    `origin`: "none" (nothing ever taken), "state", "last" (fell back to state.last), "lost" (no good copy)."""
 
     epoch: int = 0
     generation: int = 0
@@ -702,6 +699,8 @@ def parse_state(data: bytes) -> State:
     need(hashlib.sha256(rest).hexdigest().encode() == check, "state", "is damaged")
     head, interface, *rows = rest.decode().split("\n")[:-1]
     epoch, generation, pushed, digest, seen = json.loads(head)
+    # A line that is held as a peer already is not held twice.
+    rows = [PARSED[row].line if row in PARSED else row for row in rows]
     lines = {row.partition('"public_key":"')[2][:44]: row for row in rows}
     return State(epoch, generation, pushed, digest, interface, lines, seen, "state")
 
@@ -1648,12 +1647,14 @@ class Node:
 
 
 def read_lines(stream: BinaryIO) -> Iterator[bytes]:
-    """Lines without their end; Refused on one that is too long or was cut off."""
-    for line in iter(lambda: stream.readline(MAX_LINE + 1), b""):
-        need(len(line) <= MAX_LINE, "request", "a line may have 16 MiB")
-        need(line.endswith(b"\n"), "request", "the last line was cut off")
-        line = line[:-1]
-        yield line
+    """Lines without their end; Refused on one that is too long or was cut off. No frame keeps one: it may be long."""
+    return map(whole_line, iter(lambda: stream.readline(MAX_LINE + 1), b""))
+
+
+def whole_line(line: bytes) -> bytes:
+    need(len(line) <= MAX_LINE, "request", "a line may have 16 MiB")
+    need(line.endswith(b"\n"), "request", "the last line was cut off")
+    return line[:-1]
 
 
 def failure(refused: Refused) -> Json:
@@ -1679,9 +1680,8 @@ def guarded(call: Callable[[], Json]) -> Json:
         return failure(Refused("internal", defect(error)))
 
 
-def answer(node: Node, line: bytes, observe_only: bool) -> Json:
-    """The answer to one request; Refused when the line is no request at all."""
-    request = parse_json(line)
+def answer(node: Node, request: Json, observe_only: bool) -> Json:
+    """The answer to one request, which is taken apart; Refused when it is none at all."""
     parse_int(request.pop("v", None), "v", PROTOCOL, PROTOCOL)
     op = parse_text(request.pop("op", None), "op")
     number = parse_int(request.pop("id", None), "id")
@@ -1697,8 +1697,8 @@ def send(value: Json) -> None:
 def session(node: Node, observe_only: bool) -> int:
     """Answers requests from standard input until its end; 1 when it was ended by what is no request."""
     try:
-        for line in read_lines(sys.stdin.buffer):
-            send(answer(node, line, observe_only))
+        for request in map(parse_json, read_lines(sys.stdin.buffer)):
+            send(answer(node, request, observe_only))
     except Refused as refused:
         send({"v": PROTOCOL, "id": None, **failure(refused)})
         return 1

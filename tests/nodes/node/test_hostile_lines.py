@@ -23,7 +23,7 @@ def line_of(generation: int, count: int) -> bytes:
 def ask(held: node.Node, line: bytes) -> Json:
     """What a session would answer, whether it goes on or ends."""
     try:
-        return node.answer(held, line, False)
+        return node.answer(held, node.parse_json(line), False)
     except node.Refused as refused:
         return node.failure(refused)
 

@@ -93,7 +93,7 @@ class World:
     def serve(self, request: Json) -> Json:
         """One request on a session that is open for long and sees only by the files what others did meanwhile."""
         line = json.dumps({"v": 1, "id": 1, **request}).encode()
-        reply: Json = node.answer(self.session, line, observe_only=False)
+        reply: Json = node.answer(self.session, node.parse_json(line), observe_only=False)
         return reply
 
     def refresh(self) -> None:
