@@ -8,7 +8,7 @@ from fleet.models import Environment, User
 from tests.lab.fixtures import lab
 from tests.lab.lab import Lab
 from tests.nodes.lab.parts import Parts, parts
-from tests.nodes.lab.scene import Scene, scene
+from tests.nodes.lab.scene import Scene, Seat, contractor, scene
 
 __all__ = ["lab"]
 
@@ -18,6 +18,18 @@ def fleet(lab: Lab, staging: Environment, production: Environment) -> Iterator[S
     """Two servers in staging, one in production; pushed and polled by the test itself."""
     with scene(lab, [staging, staging, production]) as found:
         yield found
+
+
+@pytest.fixture
+def carol(lab: Lab, fleet: Scene, staging: Environment) -> Seat:
+    """Let in everywhere, sending packets."""
+    return fleet.join(contractor(staging), lab.add_clients(1)[0])
+
+
+@pytest.fixture
+def ben(lab: Lab, fleet: Scene, staging: Environment) -> Seat:
+    """The bystander, likewise."""
+    return fleet.join(contractor(staging, name="Ben"), lab.add_clients(1)[0])
 
 
 @pytest.fixture

@@ -29,16 +29,6 @@ def fleet(lab: Lab, staging: Environment) -> Iterator[Scene]:
         yield found
 
 
-@pytest.fixture
-def carol(lab: Lab, fleet: Scene, staging: Environment) -> Seat:
-    return fleet.join(contractor(staging), lab.add_clients(1)[0])
-
-
-@pytest.fixture
-def ben(lab: Lab, fleet: Scene, staging: Environment) -> Seat:
-    return fleet.join(contractor(staging, name="Ben"), lab.add_clients(1)[0])
-
-
 def at_machine(fleet: Scene, number: int, command: str, seat: Seat) -> float:
     """Run by somebody who logged in there; when it was done."""
     line = f"SUDO_USER=dora muster-node {command} wg0 {seat.pair.public_key} --reason 'laptop stolen'"

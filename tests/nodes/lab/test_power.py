@@ -40,11 +40,6 @@ def fleet(lab: Lab, staging: Environment) -> Iterator[Scene]:
 
 
 @pytest.fixture
-def carol(lab: Lab, fleet: Scene, staging: Environment) -> Seat:
-    return fleet.join(contractor(staging), lab.add_clients(1)[0])
-
-
-@pytest.fixture
 def dave(lab: Lab, fleet: Scene, staging: Environment) -> Seat:
     return fleet.join(contractor(staging, name="Dave"), lab.add_clients(1)[0])
 

@@ -22,7 +22,7 @@ from tests.lab.lab import Lab
 from tests.lab.machines import Server
 from tests.lab.waiting import wait_for
 from tests.nodes.lab.acts import wait_for_ticks
-from tests.nodes.lab.scene import Scene, Seat, contractor, scene
+from tests.nodes.lab.scene import Scene, Seat, scene
 
 pytestmark = [pytest.mark.lab, pytest.mark.django_db(transaction=True)]
 
@@ -34,16 +34,6 @@ SNAPSHOT = f"cd / && mkdir /root/snapshot && cp -a --parents {' '.join(FOLDERS)}
 def fleet(lab: Lab, staging: Environment) -> Iterator[Scene]:
     with scene(lab, [staging]) as found:
         yield found
-
-
-@pytest.fixture
-def carol(lab: Lab, fleet: Scene, staging: Environment) -> Seat:
-    return fleet.join(contractor(staging), lab.add_clients(1)[0])
-
-
-@pytest.fixture
-def ben(lab: Lab, fleet: Scene, staging: Environment) -> Seat:
-    return fleet.join(contractor(staging, name="Ben"), lab.add_clients(1)[0])
 
 
 def restore(machine: Server) -> None:
