@@ -62,6 +62,12 @@ class ConsoleAdmin(ModelAdmin):
         form.actor = request.user
         return form
 
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """What an address proposes for a new row; of a row that it names only a number."""
+        found = super().get_changeform_initial_data(request)
+        rows = {field.name for field in self.model._meta.get_fields() if field.is_relation}
+        return {name: value for name, value in found.items() if name not in rows or str(value).isdecimal()}
+
     def get_field_queryset(self, db: str | None, db_field: Any, request: HttpRequest) -> Any:
         """Offers only what the user sees."""
         return self.admin_site.get_model_admin(db_field.remote_field.model).get_queryset(request)

@@ -256,6 +256,8 @@ class ServerStatus(models.Model):
     observed_epoch = models.PositiveIntegerField(default=0)
     observed_generation = models.PositiveBigIntegerField(default=0)
     observed_digest = models.CharField(max_length=64, blank=True, default="")
+    confirmed_epoch = models.PositiveIntegerField(default=0)
+    confirmed_generation = models.PositiveBigIntegerField(default=0, help_text="Below it the machine was set back.")
     observed_at = models.DateTimeField(null=True)
     conditions = models.JSONField(default=dict)
     drift = models.JSONField(default=list)

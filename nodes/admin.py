@@ -210,7 +210,7 @@ class ReviewItemAdmin(ConsoleAdmin):
         return visible_reviews(request.user)
 
     def idle(self, request: HttpRequest, row: ReviewItem) -> set[str]:
-        return {"decide"} if row.decided_at else set()
+        return {"decide"} if row.state != "waiting" else set()
 
     @display(description="state", label={"waiting": "warning", "resume": "success", "revoke": "danger"})
     def result(self, item: ReviewItem) -> str:

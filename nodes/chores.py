@@ -13,6 +13,7 @@ from nodes.crew import Crew
 from nodes.enrol import fail, run_enrolment
 from nodes.models import BootstrapLogin, Enrolment, PlanRequest, Run
 from nodes.plans import fill_plan
+from nodes.reviews import hand_on_reviews
 from nodes.status import record_failure
 from nodes.targets import make_missing_keys
 from peers.models import Peer
@@ -30,6 +31,7 @@ def do_chores(crew: Crew) -> "list[Future[None]]":
     for server_id, why in settle_placements().items():
         record_failure(server_id, reason="PoolExhausted", message=why, is_reachable=True)
     release_rested()
+    hand_on_reviews()
     make_missing_keys()
     forget()
     waiting = Enrolment.objects.filter(state=Enrolment.State.WAITING).values_list("pk", flat=True)

@@ -37,7 +37,8 @@ def _peers(server_id: int) -> dict[str, PeerState]:
     keyring = Keyring.read(settings.KEYRING_PEERS)
     dead = Tombstone.objects.filter(public_key=OuterRef("device__public_key"))
     # Who was shut out at the machine does not come in by a new key either.
-    shut = ReviewItem.objects.filter(Q(peer=OuterRef("pk")) | Q(peer=OuterRef("replaces")), decided_at=None)
+    line = Q(peer=OuterRef("pk")) | Q(peer=OuterRef("replaces")) | Q(peer=OuterRef("replaces__replaces"))
+    shut = ReviewItem.objects.filter(line, decided_at=None)
     rows = Peer.objects.filter(~Exists(dead), ~Exists(shut), server=server_id, ended_at=None, device__revoked_at=None)
     old = Case(When(replaces__ended_at=None, then=F("replaces__device__public_key")))
     columns = ("id", "device__public_key", "preshared_key", "ipv4__first", "ipv6__first", "expires_at")

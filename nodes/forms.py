@@ -37,7 +37,7 @@ class EnrolForm(forms.Form):
 
 class DecisionForm(ReasonForm):
     decision = forms.ChoiceField(
-        choices=[("resume", "Let it in again"), ("revoke", "Revoke its key, everywhere and for ever")],
+        choices=[("", "Choose"), ("resume", "Let it in again"), ("revoke", "Revoke its key, everywhere and for ever")],
         widget=UnfoldAdminSelectWidget,
     )
 

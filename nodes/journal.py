@@ -12,7 +12,7 @@ from nodes import chain, observe, status
 from nodes.chain import Cursor
 from nodes.observe import Entry, Nonsense
 from nodes.pool import Session
-from nodes.reviews import open_review
+from nodes.reviews import hand_on_reviews, open_review
 from peers.revocation import is_replaced, spread_revocation
 
 TIMEOUT = 5.0
@@ -86,6 +86,7 @@ def _merge(server: Server, entry: Entry) -> None:
     reason = entry.detail.strip() or f"{entry.what} at {server.name}"
     is_dead = entry.what == "revoked" or (entry.what == "rotated" and is_replaced(key))
     if key and is_dead and spread_revocation(actor=actor, server=server, public_key=key, reason=reason):
+        hand_on_reviews(actor)
         return
     if key and entry.what == "suspended" and open_review(actor=actor, server=server, entry=entry, reason=reason):
         return

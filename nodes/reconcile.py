@@ -67,7 +67,7 @@ def session_to(server_id: int, pool: SessionPool) -> Session:
     server = Server.objects.select_related("bastion", "status", "environment").get(pk=server_id)
     session = pool.open(server.pk, target_of(server), server.interface)
     state, seen = observe.node_state(session.about), server.status
-    if not is_open and (state.epoch, state.generation) < (seen.observed_epoch, seen.observed_generation):
+    if not is_open and (state.epoch, state.generation) < (seen.confirmed_epoch, seen.confirmed_generation):
         status.record_set_back(server, state)
     return session
 

@@ -6,7 +6,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import Q
 from django.utils import timezone
 
-from audit.services import Actor, AtMachine, act
+from audit.services import SYSTEM, Actor, AtMachine, act
 from audit.verbs import Verb
 from fleet.access import require_operator
 from fleet.changes import mark_changed
@@ -22,8 +22,11 @@ OPEN = Q(decided_at=None, peer__ended_at=None)
 
 def open_review(*, actor: AtMachine, server: Server, entry: Entry, reason: str) -> ReviewItem | None:
     """None where the key has no live peer there, one waits already, or this entry was read before."""
-    peer = Peer.objects.filter(server=server, ended_at=None, device__public_key=entry.public_key).first()
-    if peer is None or peer.reviews.filter(Q(decided_at=None) | Q(entry=entry.hash)).exists():
+    live = Peer.objects.filter(server=server, ended_at=None)
+    heirs = live.filter(replaces__device__public_key=entry.public_key)
+    peer = live.filter(device__public_key=entry.public_key).first() or heirs.first()
+    known = ReviewItem.objects.filter(Q(peer=peer, decided_at=None) | Q(server=server, entry=entry.hash))
+    if peer is None or known.exists():
         return None
     item = ReviewItem(server=server, peer=peer, entry=entry.hash, what=entry.what, detail=reason, by=str(actor))
     item.at = dt.datetime.fromtimestamp(entry.at, dt.UTC)
@@ -32,6 +35,18 @@ def open_review(*, actor: AtMachine, server: Server, entry: Entry, reason: str) 
         this.on(item, changes={entry.what: ["", str(peer)]}, environment=server.environment.name)
         mark_changed([server.pk])
     return item
+
+
+def hand_on_reviews(actor: Actor = SYSTEM) -> None:
+    """Where a key that was replaced has died, what waited for a person about its peer waits about the new key's now."""
+    waiting = ReviewItem.objects.filter(decided_at=None).exclude(peer__ended_at=None)
+    for item in waiting.select_related("peer__device__person", "peer__server", "server__environment"):
+        heir = Peer.objects.filter(replaces=item.peer, ended_at=None).first()
+        if heir is not None:
+            with act(Verb.REVIEW_ADD, actor=actor, reason="its key was replaced") as this:
+                ReviewItem.objects.filter(pk=item.pk, decided_at=None).update(peer=heir)
+                changes = {item.what: [str(item.peer), str(heir)]}
+                this.on(item, changes=changes, environment=item.server.environment.name)
 
 
 def decide_review(*, actor: Actor, item: ReviewItem, decision: str, reason: str) -> ReviewItem:

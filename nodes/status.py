@@ -137,6 +137,7 @@ def record_applied(desired: Desired, state: NodeState, withheld: Sequence[str], 
     with transaction.atomic():
         status = _lock(desired.server_id)
         status.observed_epoch, status.observed_generation = desired.epoch, desired.generation
+        status.confirmed_epoch, status.confirmed_generation = desired.epoch, desired.generation
         status.observed_digest, status.observed_at = state.digest, now
         status.failures, status.next_attempt_at = 0, None
         status.drift = [asdict(item) for item in drift]
@@ -199,25 +200,29 @@ def _mark_broken(status: ServerStatus, reason: str, message: str) -> None:
 def record_set_back(server: Server, state: NodeState) -> None:
     """The node holds less than it had confirmed, as an older disk does: it gets all of it again, tombstones too."""
     with transaction.atomic():
-        status = _lock(server.pk)
-        held, confirmed = (state.epoch, state.generation), (status.observed_epoch, status.observed_generation)
-        if held >= confirmed:
-            return
-        numbers = "generation {}.{} and had confirmed {}.{}".format(*held, *confirmed)
-        message = f"The machine holds {numbers}: it was set back, or lost its state. {EXPOSED}"
-        status.observed_epoch, status.observed_generation = held
-        status.tombstone_cursor = 0
-        _mark_broken(status, "SetBack", message)
-        fields = ["observed_epoch", "observed_generation", "tombstone_cursor", "conditions"]
-        status.save(update_fields=fields)
-        record_alone(Verb.SERVER_SET_BACK, server, reason=message, environment=server.environment.name)
-        hint(DRAIN, {server.pk})
+        _set_back(_lock(server.pk), server, state)
+
+
+def _set_back(status: ServerStatus, server: Server, state: NodeState) -> None:
+    held, confirmed = (state.epoch, state.generation), (status.confirmed_epoch, status.confirmed_generation)
+    if held >= confirmed:
+        return
+    numbers = "generation {}.{} and had confirmed {}.{}".format(*held, *confirmed)
+    message = f"The machine holds {numbers}: it was set back, or lost its state. {EXPOSED}"
+    status.observed_epoch, status.observed_generation = held
+    status.confirmed_epoch, status.confirmed_generation = held
+    status.tombstone_cursor = 0
+    _mark_broken(status, "SetBack", message)
+    status.save()
+    record_alone(Verb.SERVER_SET_BACK, server, reason=message, environment=server.environment.name)
+    hint(DRAIN, {server.pk})
 
 
 def forget_machine(server_id: int, *, is_another: bool) -> None:
     """A machine that was set up anew holds nothing of what was confirmed before; another one has another journal."""
     status = _lock(server_id)
     status.observed_epoch = status.observed_generation = status.tombstone_cursor = 0
+    status.confirmed_epoch = status.confirmed_generation = 0
     status.observed_digest = ""
     status.conditions = {name: found for name, found in status.conditions.items() if name != Type.INTACT}
     if is_another:
@@ -246,6 +251,7 @@ def record_observation(
     now = timezone.now()
     with transaction.atomic():
         status = _lock(server_id)
+        _set_back(status, status.server, state)
         had_drift = bool(status.drift)
         status.observed_at, status.failures, status.next_attempt_at = now, 0, None
         status.drift = [asdict(item) for item in drift]

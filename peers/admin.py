@@ -98,7 +98,17 @@ class DeviceAdmin(ConsoleAdmin):
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
         shown = ("person", "name", "public_key", "replaces")
-        return (*shown, "created_at", "revoked_at") if obj else shown
+        return (*shown, "replaced_by", "state", "created_at", "revoked_at") if obj else shown
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Device], term: str) -> Any:
+        """What a new key may replace is alive."""
+        found, has_duplicates = super().get_search_results(request, queryset, term)
+        is_choice = request.GET.get("field_name") == "replaces"
+        return (found.filter(revoked_at=None) if is_choice else found), has_duplicates
+
+    @display(description="replaced by")
+    def replaced_by(self, device: Device) -> str:
+        return ", ".join(f"{new}, since {new.created_at:%Y-%m-%d %H:%M}" for new in device.replacements.all()) or "none"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Device]:
         return visible_devices(request.user)

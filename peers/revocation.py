@@ -60,9 +60,9 @@ def spread_revocation(*, actor: AtMachine, server: Server, public_key: str, reas
 
 
 def is_replaced(public_key: str | None) -> bool:
-    """Whether a new key waits to take this one's place; a node's word that it did counts for no other key."""
-    waiting = Device.objects.filter(revoked_at=None, replaces__revoked_at=None)
-    return waiting.filter(replaces__public_key=public_key).exists()
+    """Whether a new key was to take this one's place; a node's word that it did counts for no other key. It counts
+    also where the new key was revoked meanwhile: the old one died when that came."""
+    return Device.objects.filter(replaces__public_key=public_key, replaces__revoked_at=None).exists()
 
 
 def _owner(public_key: str) -> tuple[str, Person | None]:

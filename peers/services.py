@@ -63,8 +63,8 @@ def register_device(
         device.clean_fields()
         lock_keys([public_key])
         _refuse_taken_key(public_key)
-        device.full_clean()
         _check_replaced(device)
+        device.full_clean()
         device.save(force_insert=True)
         settle([person.pk], this=this, ending=Ending())
         this.on(device)
@@ -80,6 +80,8 @@ def _check_replaced(device: Device) -> None:
     old = next((one for one in lock_devices([device.person_id]) if one.pk == device.replaces_id), None)
     if old is None:
         _refuse_replaced("This device is revoked already: register the new key without it.")
+    elif other := old.replacements.filter(revoked_at=None).first():
+        _refuse_replaced(f"{other} replaces it already, by the key {other.public_key}: revoke that one first.")
     elif is_waiting(old):
         _refuse_replaced("This key has not connected yet and replaces another one: revoke it, then replace that one.")
 

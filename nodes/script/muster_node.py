@@ -27,19 +27,15 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple
 
-VERSION = "1.0.0"
-PROTOCOL = 1
-MAX_LINE = 16 * 1024 * 1024
-MAX_KEYS = 10_000
-MAX_PEERS = 100_000
-MAX_SCAN = 16 * 1024 * 1024
+VERSION, PROTOCOL = "1.0.0", 1
+MAX_LINE = MAX_SCAN = 16 * 1024 * 1024
+MAX_KEYS, MAX_PEERS, MAX_JOURNAL = 10_000, 100_000, 1024 * 1024
 ROUTE_PROTOCOL = "117"
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 Json = dict[str, Any]
-Some = TypeVar("Some")
 Range = tuple[int, int, int, str]
 Stamp = tuple[int, int, int]
 Ran = subprocess.CompletedProcess[str]
@@ -287,9 +283,10 @@ def interface_of(line: str) -> Interface:
 
 def check_overlap(peers: Sequence[Peer]) -> None:
     """Refuses two peers that would share an address, but for a peer and the one that replaces it."""
-    keys = {peer.key for peer in peers}
-    replaced = [peer.replaces for peer in peers if peer.replaces in keys]
-    need(len(set(replaced)) == len(replaced), "replaces", "two peers replace the same key")
+    keys = {peer.key: peer.replaces for peer in peers}
+    replaced = [key for key in keys.values() if key in keys]
+    good = len(set(replaced)) == len(replaced) and not any(keys[key] in keys for key in replaced)
+    need(good, "replaces", "a key is replaced by one other, which is replaced by none")
     owners = ((peer, peer.replaces if peer.replaces in keys else peer.key) for peer in peers)
     ranges = sorted((reach, owner or "") for peer, owner in owners for reach in peer.ranges)
     version, end, before = 0, -1, ""
@@ -431,8 +428,7 @@ class TombstoneFile:
         self.damaged = False
         self.seen: Stamp | None = None
         self.offset = 0
-        # The version of the spare file at which this one was on the disk for sure.
-        self.proven: Stamp | None = None
+        self.proven: Stamp | None = None  # the spare file's version at which this one was on the disk for sure
 
     def refresh(self, lines: dict[str, bytes]) -> None:
         """Reads what is new in the file into `keys` and into `lines`."""
@@ -523,20 +519,19 @@ class Tombstones:
 
 # ---------------------------------------------------------------- time
 
-JUMP = 60
-HELD = 3600
-TICK = 5.0
+JUMP, HELD, TICK = 60, 3600, 5.0  # seconds
 
 
 class Trust(NamedTuple):
-    """The time trusted at a reading of the boot clock; `held`: since when (by this time) a forward jump is held;
-    `gained`: what small steps forward came to in this boot, since the wall clock was last believed or corrected."""
+    """The time trusted at a reading of the boot clock; `held`: since when (by this time) a jump forward by `ahead` is
+    held; `gained`: what small steps came to in this boot, since the wall clock was last believed or corrected."""
 
     time: int
     boot: int
     boot_id: str
     held: int | None = None
     gained: int = 0
+    ahead: int = 0
 
 
 def judge_time(last: Trust, here: Trust) -> Trust:
@@ -547,9 +542,10 @@ def judge_time(last: Trust, here: Trust) -> Trust:
     gained = (last.gained if same else 0) + max(here.time - base, 0)
     if gained <= JUMP:
         return here._replace(time=max(base, here.time), gained=gained)
-    if last.held is not None and base - last.held >= HELD:
-        return here
-    return here._replace(time=base, held=base if last.held is None else last.held, gained=last.gained)
+    # A jump on top of one that is held is held for an hour of its own.
+    goes_on = last.held is not None and here.time - base <= last.ahead + JUMP
+    held, ahead = (last.held or 0, last.ahead) if goes_on else (base, here.time - base)
+    return here if base - held >= HELD else here._replace(time=base, held=held, gained=last.gained, ahead=ahead)
 
 
 class Clock:
@@ -578,13 +574,14 @@ class Clock:
     def correct(self, moment: int) -> None:
         """The Console's word on what time it is, be it later or earlier than ours."""
         with locked(self.lock, 1.0):
-            self._write(self.read()._replace(time=moment, held=None, gained=0))
+            self._write(self.read()._replace(time=moment, held=None, gained=0, ahead=0))
 
     def _kept(self) -> Trust | None:
         for path in self.files:
             with contextlib.suppress(OSError, ValueError, TypeError, OverflowError):
-                moment, boot, boot_id, held, gained = json.loads(read_bytes(path))
-                return Trust(int(moment), int(boot), str(boot_id), None if held is None else int(held), int(gained))
+                moment, boot, boot_id, held, *sums = json.loads(read_bytes(path))
+                held = None if held is None else int(held)
+                return Trust(int(moment), int(boot), str(boot_id), held, *map(int, sums))
         return None
 
     def _write(self, trust: Trust) -> None:
@@ -595,7 +592,6 @@ class Clock:
 
 # ---------------------------------------------------------------- journal
 
-MAX_JOURNAL = 1024 * 1024
 ENTRY = ("seq", "at", "what", "public_key", "detail", "by", "previous")
 
 
@@ -649,8 +645,12 @@ class Journal:
             long = os.path.exists(self.path) and os.path.getsize(self.path) > MAX_JOURNAL
             kept = [entry for entry in self.read() if entry["seq"] > self.seen() or not long] or self.read()[-1:]
             if lock is not None and kept and (long or os.path.exists(self.spare)):
-                write_atomic(self.path, b"".join(canonical(entry).encode() + b"\n" for entry in kept))
-                os.unlink(self.spare)
+                write_atomic(self.path + ".kept", b"".join(canonical(entry).encode() + b"\n" for entry in kept))
+                # Whoever could not wait for the lock may have added a line meanwhile: then it is done another time.
+                if (stamp(self.path), stamp(self.spare)) == self.cached[0]:
+                    os.replace(self.path + ".kept", self.path)
+                    sync_folder(os.path.dirname(self.path))
+                    os.unlink(self.spare)
 
 
 def entry_hash(entry: Json) -> str:
@@ -777,12 +777,6 @@ def run(argv: Sequence[str], text: str = "", seconds: float = 10.0, keep: Sequen
         return Ran(argv, 127, "", type(error).__name__)
 
 
-def groups(items: Sequence[Some], size: int = 500) -> Iterator[Sequence[Some]]:
-    """Slices that fit on a command line."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
 class Live(NamedTuple):
     """One peer as the kernel has it. The preshared key never leaves this process."""
 
@@ -846,9 +840,10 @@ def kernel_places(keys: set[str]) -> dict[str, list[str]] | None:
 
 
 def remove_peers(name: str, keys: Sequence[str]) -> bool:
-    """Whether wg took them all."""
-    words = ([word for key in batch for word in ("peer", key, "remove")] for batch in groups(keys))
-    return {run(["wg", "set", name, *batch], seconds=5.0).returncode for batch in words} <= {0}
+    """Whether wg took them all; as many at once as fit on a command line."""
+    words = [word for key in keys for word in ("peer", key, "remove")]
+    calls = (["wg", "set", name, *words[start : start + 1500]] for start in range(0, len(words), 1500))
+    return {run(call, seconds=5.0).returncode for call in calls} <= {0}
 
 
 class Plan(NamedTuple):
@@ -1222,8 +1217,7 @@ class Node:
         self.paths = paths
         self.conf = "%s/%s.conf" % (paths.wireguard, name)
         self.apply_lock = "%s/%s.lock" % (paths.run, name)
-        # Held for one write of a state or one batch of peers, machine-wide as tombstones are: a receipt is given
-        # under it, so no peer that was found living before a revoke can be put into a kernel behind its receipt.
+        # Held for one write of a state or batch of peers: a receipt is given under it, and nothing comes in behind it.
         self.gate = paths.run + "/tombstones.lock"
         self.tombstones = Tombstones(paths)
         self.state = StateFile(paths, name)
@@ -1251,12 +1245,13 @@ class Node:
 
     def wanted(self, lines: Mapping[str, str]) -> dict[str, Peer]:
         """The peers that should run now: those of a state's lines minus tombstones, local suspends and expired.
-        A new key has no addresses yet while the one that it replaces is there."""
-        dead, buried, now = self.dead(), self.tombstones.read(), self.clock.read().time
-        peers = (peer_of(line) for key, line in lines.items() if key not in dead)
+        A new key has no addresses yet while the one that it replaces is there, or was suspended here."""
+        buried, now = self.tombstones.read(), self.clock.read().time
+        suspended = self.acts("suspended", after=self.state.read().seen)
+        peers = (peer_of(line) for key, line in lines.items() if key not in buried and key not in suspended)
         alive = {peer.key: peer for peer in peers if is_alive(peer, now)}
         for key, peer in alive.items():
-            if peer.replaces in lines and peer.replaces not in buried:
+            if peer.replaces in suspended or (peer.replaces in lines and peer.replaces not in buried):
                 alive[key] = peer._replace(networks=(), ranges=())
         return alive
 
@@ -1266,14 +1261,13 @@ class Node:
 
     def acts(self, *whats: str, after: int) -> set[str]:
         """Keys of the journal's entries of these kinds that the Console had not read."""
-        rows = (row for row in self.journal.read() if row["seq"] > after and row["what"] in whats)
-        return {row["public_key"] for row in rows}
+        return {row["public_key"] for row in self.journal.read() if row["seq"] > after and row["what"] in whats}
 
     def notice(self, running: Set[str]) -> None:
         """Peers taken out by hand since we last looked stay out: the caller holds the apply lock.
         More than a push may take without approval is no decision on one peer: those come back."""
         link, keys = self.recall()
-        wanted = self.wanted(self.state.read().lines) if link == link_index(self.name) else {}
+        wanted = self.wanted(self.state.read().lines) if link and link == link_index(self.name) else {}
         gone = sorted(key for key in keys if key in wanted and key not in running)
         if len(gone) * 10 <= max(50, len(wanted)) and (len(gone) < len(wanted) or len(wanted) == 1):
             self.journal.add("suspended", gone, "taken out by hand")
@@ -1321,8 +1315,9 @@ class Node:
             os.unlink(self.memory)
         # Removals first, so that an address is free before another peer gets it.
         good = remove_peers(self.name, plan.removed)
-        for batch in groups([*plan.updated, *plan.added], 100):
-            good = self._put(batch, kernel.peers) and good
+        changes = [*plan.updated, *plan.added]
+        for start in range(0, len(changes), 100):
+            good = self._put(changes[start : start + 100], kernel.peers) and good
         if not good:
             raise Refused("kernel", "wg failed; see drift by observe, then push again")
         self._settle_routes(state, wanted)
@@ -1330,8 +1325,10 @@ class Node:
         if after is None:
             raise Refused("kernel", "the interface went down")
         if is_up(self.name) and not plan_kernel(after.peers, self.wanted(state.lines)).removed and is_closed(self.name):
-            nft_table(table_name("muster_guard_", self.name), "")
+            good = nft_table(table_name("muster_guard_", self.name), "")
         self.remember(after.peers)
+        if not good:
+            raise Refused("kernel", "nft failed; the interface is still shut by the boot guard")
         return plan, after
 
     def _put(self, batch: Sequence[Peer], live: Mapping[str, Live]) -> bool:
@@ -1454,7 +1451,9 @@ class Node:
         before = self.state.read()
         repair = is_repair(before, push)
         interface, asked = content_of(before, push, repair)
-        unseen = self.acts("suspended", "revoked", "rotated", after=push.journal_seen) & asked.keys()
+        # Who was shut out here does not come in by a new key either: the Console has to know of that one too.
+        replaced = {peer_of(line).replaces or "" for line in before.lines.values() if '"replaces":' in line}
+        unseen = self.acts("suspended", "revoked", "rotated", after=push.journal_seen) & (asked.keys() | replaced)
         if unseen:
             advice = "peers in it were shut here: read the journal, then push"
             raise Refused("conflict", advice, keys=sorted(unseen)[:100])
@@ -1530,7 +1529,11 @@ class Node:
 
     def suspend(self, keys: Sequence[str], reason: str, by: str) -> Json:
         """Shuts these peers until the Console has read of it and a person decides; the keys live on."""
-        self.journal.add("suspended", [parse_key(key) for key in keys], parse_text(reason, "reason"), by)
+        kernel, here = read_kernel(self.name), set(self.state.read().lines)
+        unknown = set(keys) - here - (kernel.peers.keys() if kernel else here)
+        if unknown:
+            raise Refused("bad_request", "KEY: no such peer here; nothing was done", keys=sorted(unknown))
+        self.journal.add("suspended", keys, parse_text(reason, "reason"), by)
         remove_peers(self.name, keys)
         with locked(self.apply_lock, 10.0):
             # An apply that had read the journal before may have put them back meanwhile.
@@ -1584,7 +1587,8 @@ class Node:
         wanted = self.wanted(state.lines)
         extra, missing = sorted(running - wanted.keys()), wanted.keys() - running
         # Of a new key the addresses count too: this may come after a kill, before it got them.
-        if not extra and not missing and not any(peer.replaces for peer in wanted.values()):
+        is_right = not extra and not missing and not any(peer.replaces for peer in wanted.values())
+        if is_right and not is_closed(self.name):
             self.remember(running)
             return
         why = {key: self._why_out(key, state) for key in extra}
@@ -1643,7 +1647,7 @@ class Node:
                 alarm("%s: the conf could not be sealed" % self.name)
 
 
-# ---------------------------------------------------------------- session
+# ---------------------------------------------------------------- session, command line
 
 
 def read_lines(stream: BinaryIO) -> Iterator[bytes]:
@@ -1707,16 +1711,18 @@ def session(node: Node, observe_only: bool) -> int:
     return 0
 
 
-# ---------------------------------------------------------------- command line
-
-
-def break_glass(node: Node, given: argparse.Namespace) -> Json:
-    """Revokes or suspends without the Console, which reads of it in the journal."""
-    by = os.environ.get("SUDO_USER", "root")
+def by_hand(node: Node, given: argparse.Namespace) -> Json:
+    """What a person asks for. The Console reads in the journal of what was revoked or suspended without it."""
+    need(link_index(node.name) or os.path.isdir(node.state.folder), "IFACE", "is no interface here: see wg show")
+    if given.command == "observe":
+        return node.observe({"full": True})
+    if given.command == "tick":
+        return node.tick()
+    need(given.reason.strip(), "--reason", "say why: the Console's ledger keeps it")
+    keys, by = [parse_key(key, "KEY") for key in given.keys], os.environ.get("SUDO_USER", "root")
     if given.command == "suspend":
-        return node.suspend(given.keys, given.reason, by)
+        return node.suspend(keys, given.reason, by)
     # Written down first: killed in between, the Console still hears of it, and the key dies everywhere.
-    keys = [parse_key(key) for key in given.keys]
     node.journal.add("revoked", keys, parse_text(given.reason, "reason"), by)
     return node.revoke({"keys": [{"public_key": key, "reason": given.reason} for key in keys]})
 
@@ -1744,16 +1750,10 @@ def execute(node: Node, given: argparse.Namespace) -> int:
     if given.command in BOOT:
         BOOT[given.command](node)
         return 0
-    if given.command == "observe":
-        reply = guarded(lambda: node.observe({"full": True}))
-    elif given.command == "tick":
-        reply = guarded(node.tick)
-    else:
-        reply = guarded(lambda: break_glass(node, given))
+    reply = guarded(lambda: by_hand(node, given))
     send(reply)
-    receipts = reply.get("receipts", [])
-    held = all(row[part] for row in receipts for part in ("durable", "kernel", "disk")) and not reply.get("left")
-    return 0 if reply["ok"] and held else 1
+    proofs = [row[part] for row in reply.get("receipts", []) for part in ("durable", "kernel", "disk")]
+    return 0 if reply["ok"] and all(proofs) and not reply.get("left") else 1
 
 
 BOOT: dict[str, Callable[[Node], None]] = {"load": Node.load, "close": Node.close, "seal": Node.seal}
@@ -1775,11 +1775,11 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     made = {name: commands.add_parser(name, help=words) for name, words in COMMANDS.items()}
     for command in made.values():
-        command.add_argument("interface", metavar="IFACE", type=parse_interface_name)
+        command.add_argument("interface", metavar="IFACE", type=parse_interface_name, help="as wg0")
     made["session"].add_argument("--observe", action="store_true", help="look only")
     for name in ("revoke", "suspend"):
-        made[name].add_argument("keys", metavar="KEY", nargs="+")
-        made[name].add_argument("--reason", required=True)
+        made[name].add_argument("keys", metavar="KEY", nargs="+", help="public keys, as wg show prints them")
+        made[name].add_argument("--reason", required=True, help="for the Console's ledger")
     commands.add_parser("daemon", help="ticks for every interface, in the foreground")
     return top
 

@@ -134,6 +134,8 @@ class Demo:
 
         row = self._api.wait_until(f"enrolments/{asked['id']}", is_over, 180, f"the enrolment of {machine.name}")
         self._story.check(row["state"] == "done", f"{machine.name} ({PLACES[machine.name]}) enrolled {row['error']}")
+        # As a systemd would; the machines of the lab have none that runs.
+        machine.shell("systemctl start muster-node")
 
     def _issue(self) -> None:
         until = (dt.datetime.now(dt.UTC) + dt.timedelta(days=30)).isoformat()

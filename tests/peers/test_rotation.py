@@ -11,7 +11,9 @@ from audit.services import SYSTEM
 from fleet.models import AddressRange, Environment, User
 from nodes.chores import release_rested
 from nodes.desired import desired_state
+from nodes.models import ReviewItem
 from nodes.render import peer_lines
+from nodes.reviews import decide_review, hand_on_reviews
 from peers.models import Device, Grant, Peer, Revocation
 from peers.revocation import revoke_devices
 from peers.services import end_grants, register_device
@@ -126,6 +128,41 @@ def test_a_node_says_that_the_new_key_has_come_and_the_old_one_is_dead_everywher
     assert (row.label, row.reason, row.receipts.count()) == (str(old), entry["detail"], 2)
     event = Event.objects.get(verb="revocation.add")
     assert (event.origin, event.origin_detail, event.actor_label) == ("node", server.name, "node")
+
+
+def test_it_is_dead_also_where_the_new_key_was_revoked_before_we_heard_of_it(old: Device) -> None:
+    new, server = replace(old), live(old)[0].server
+    revoke_devices(actor=SYSTEM, devices=[new], reason="lost too")
+    entry = {"what": "rotated", "public_key": old.public_key, "detail": f"replaced by {new.public_key}"}
+    read(server, Node(journal(entry)))
+    assert live(old) == []
+
+
+@pytest.mark.parametrize("end", ["by a person", "by the new key elsewhere"])
+def test_who_is_shut_out_at_a_machine_waits_for_a_person_under_the_new_key(old: Device, bob: User, end: str) -> None:
+    new = replace(old)
+    first, second = live(old)
+    read(first.server, Node(journal({"what": "suspended", "public_key": old.public_key, "detail": "missing"})))
+    if end == "by a person":
+        revoke_devices(actor=SYSTEM, devices=[old], reason="lost")
+        assert pushed(first) == {}
+        hand_on_reviews()
+    else:
+        read(second.server, Node(journal({"what": "rotated", "public_key": old.public_key, "detail": "replaced"})))
+    item = ReviewItem.objects.get()
+    assert (item.peer, item.state, pushed(first)) == (live(new)[0], "waiting", {})
+    assert set(pushed(second)) == {new.public_key}
+    decide_review(actor=bob, item=item, decision="resume", reason="it was found")
+    assert set(pushed(first)) == {new.public_key}
+
+
+def test_a_suspend_that_is_read_after_the_key_was_replaced_shuts_the_new_one(old: Device) -> None:
+    replace(old)
+    first, second = live(old)
+    read(second.server, Node(journal({"what": "rotated", "public_key": old.public_key, "detail": "replaced"})))
+    read(first.server, Node(journal({"what": "suspended", "public_key": old.public_key, "detail": "missing"})))
+    assert ReviewItem.objects.get().state == "waiting"
+    assert pushed(first) == {}
 
 
 def test_a_node_kills_no_key_by_it_that_nothing_replaces(old: Device) -> None:

@@ -132,6 +132,21 @@ def test_who_was_shut_out_at_the_machine_does_not_come_in_by_a_new_key(
     assert [entry["what"] for entry in session.ask("journal", after=0)["entries"]] == ["suspended"]
 
 
+def test_nor_where_the_old_key_is_revoked_after_that(machine: Machine, session: Session, client: Client) -> None:
+    """As the Console does where the new key came first to another server; nor by a push that knows of nothing."""
+    session.ask("apply", **make_delta(2, PEERS, [*PEERS, client.peer()]))
+    machine.run("muster-node", "suspend", "wg0", OLD["public_key"], "--reason", "laptop missing")
+    client.shake_hands()
+    session.ask("revoke", keys=[dead(1)])
+    tick(machine)
+    assert networks(machine, client.key) == []
+    rest = [peer for peer in PEERS if peer is not OLD]
+    alone = {name: value for name, value in client.peer().items() if name != "replaces"}
+    assert session.ask("apply", **make_whole(3, [*rest, alone]))["error"]["code"] == "conflict"
+    assert session.ask("apply", **make_whole(3, [*rest, alone], journal_seen=1))["ok"]
+    assert networks(machine, client.key) == OLD["allowed_ips"]
+
+
 def test_a_boot_keeps_it_as_it_was(machine: Machine, session: Session, client: Client) -> None:
     session.ask("apply", **make_delta(2, PEERS, [*PEERS, client.peer()]))
     machine.sh("ip link del wg0; rm -rf /run/muster; wg-quick up wg0")
@@ -150,6 +165,7 @@ def test_a_boot_keeps_it_as_it_was(machine: Machine, session: Session, client: C
         [make_peer(50, replaces=make_key(50))],
         [make_peer(50, replaces=make_key(1)), make_peer(51, replaces=make_key(1))],
         [make_peer(n, allowed_ips=OLD["allowed_ips"], replaces=make_key(90)) for n in (50, 51)],
+        [make_peer(50, replaces=make_key(51)), make_peer(51, replaces=make_key(50))],
         [make_peer(50, replaces=None)],
         [make_peer(50, replaces="old")],
     ],

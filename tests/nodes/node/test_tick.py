@@ -130,6 +130,48 @@ def test_before_the_first_push_only_tombstones_are_enforced(machine: Machine) ->
     assert set(machine.peers()) == {make_key(1), make_key(2)}
 
 
+def test_a_guard_that_a_boot_left_is_opened_by_the_tick(machine: Machine, session: Session) -> None:
+    """As where nft failed once, or a revoke came in between: nobody else would open it."""
+    tick(machine)
+    machine.run("muster-node", "close", "wg0")
+    assert "closed" in str(session.ask("observe", full=True)["drift"])
+    machine.run("wg", "set", "wg0", "peer", make_key(90))
+    tick(machine)
+    assert session.ask("observe", full=True)["drift"] == []
+
+
+def test_pushes_to_an_interface_that_went_down_and_away_suspend_nobody(machine: Machine, session: Session) -> None:
+    """E10: nobody took its peers out by hand."""
+    machine.sh("ip link set wg0 down")
+    more = [*PEERS, make_peer(8)]
+    session.ask("apply", **make_delta(2, PEERS, more))
+    machine.sh("ip link del wg0")
+    for generation in (3, 4):
+        session.ask("apply", **make_whole(generation, [*more, make_peer(9)]))
+    assert journal(session) == []
+    machine.run("wg-quick", "up", "wg0")
+    machine.run("muster-node", "load", "wg0")
+    assert len(machine.peers()) == 10
+
+
+def test_a_slip_of_the_finger_at_the_machine_is_refused_and_does_nothing(machine: Machine, session: Session) -> None:
+    """Else somebody would think that a peer is shut out."""
+    for words in (
+        ["suspend", "wg9", make_key(1), "--reason", "lost"],
+        ["revoke", "wg9", make_key(1), "--reason", "lost"],
+        ["observe", "wg9"],
+        ["suspend", "wg0", make_key(90), "--reason", "lost"],
+        ["suspend", "wg0", make_key(1), "--reason", " "],
+        ["revoke", "wg0", make_key(1), "--reason", ""],
+    ):
+        reply = json.loads(machine.run("muster-node", *words, code=1))
+        assert reply["error"]["code"] == "bad_request"
+    assert (journal(session), session.ask("hello")["state"]["tombstones"]) == ([], 0)
+    machine.sh("test ! -e /var/lib/muster/wg9")
+    machine.run("muster-node", "suspend", "wg0", make_key(1), "--reason", "lost")
+    assert make_key(1) not in machine.peers()
+
+
 def test_a_tick_waits_for_no_apply(machine: Machine, session: Session) -> None:
     holder = machine.popen("flock", "/run/muster/wg0.lock", "sh", "-c", "echo held; cat")
     assert holder.stdout and holder.stdin and holder.stdout.readline() == b"held\n"

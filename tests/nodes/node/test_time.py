@@ -42,7 +42,10 @@ class Step(NamedTuple):
         ([Step(5, 5 + 59)] * 2, 5 + 59 + 5, True),
         ([Step(5, 5 + 20)] * 3, 3 * 25, False),
         ([Step(5, 5 + 59)] * 700, 59 + 3500, True),
-        ([Step(5, 5 + 59)] * 723, 723 * 64, False),
+        ([Step(5, 5 + 59)] * 723, 59 + 723 * 5, True),
+        ([Step(5, 66), Step(3590, 3590 + YEAR), Step(10, 10)], 3605, True),
+        ([Step(5, 66), Step(3590, 3590 + YEAR), Step(HELD, HELD)], 66 + 3590 + YEAR + HELD, False),
+        ([Step(5, 66), Step(3590, 3590 + 30), Step(10, 10)], 66 + 3590 + 30 + 10, False),
         ([Step(5, 5 + 59), Step(50, 50 + 59, boots=True)], 5 + 59 + 50 + 59, False),
     ],
 )
