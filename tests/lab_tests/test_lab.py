@@ -200,4 +200,5 @@ def test_the_command_line_makes_a_lab_that_stays_until_it_is_taken_down() -> Non
 
 def test_the_inotify_limit_is_raised_while_a_lab_is_up(lab: Lab) -> None:
     assert int(LIMIT.read_text()) >= 4096
-    assert (HOME / "inotify-before").read_text() == "128"
+    before = HOME / "inotify-before"
+    assert not before.exists() or int(before.read_text()) < 4096

@@ -23,7 +23,7 @@ from tests.nodes.lab.parts import parts
 from tests.nodes.lab.scene import Scene, Seat, contractor, scene
 from tests.nodes.node.clocks import LIBRARY
 
-pytestmark = [pytest.mark.lab, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.alone, pytest.mark.lab, pytest.mark.django_db(transaction=True)]
 
 DAY, TICK, LAST_SECONDS = 86400, 10, 25
 # Here libfaketime moves all clocks alike: a day goes by for everything that muster-node does.

@@ -15,7 +15,7 @@ from peers.revocation import revoke_devices
 from tests.lab.lab import Lab
 from tests.nodes.lab.scene import Scene, Seat, contractor
 
-pytestmark = [pytest.mark.lab, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.alone, pytest.mark.lab, pytest.mark.django_db(transaction=True)]
 
 LIAR = (Path(__file__).parent / "liar.py").read_text()
 # What its page says after a revoke and a push: type and reason of each condition that does not hold.
