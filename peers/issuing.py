@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from django.conf import settings
 
 from fleet.addresses import take_addresses
-from fleet.models import AddressRange, Server
+from fleet.models import Server
 from fleet.sealing import Keyring, Place
 from peers.entitlement import Terms
 from peers.keys import new_preshared_key
@@ -42,11 +42,10 @@ def issue_peers(
 def _address(server: Server, peers: list[Peer]) -> None:
     fresh = iter(take_addresses(server, sum(peer.replaces is None for peer in peers)))
     for peer in peers:
-        peer.ipv4, peer.ipv6 = _addresses_of(peer.replaces) if peer.replaces else next(fresh)
-
-
-def _addresses_of(peer: Peer) -> tuple[AddressRange, AddressRange]:
-    return peer.ipv4, peer.ipv6
+        if peer.replaces:
+            peer.ipv4_id, peer.ipv6_id = peer.replaces.ipv4_id, peer.replaces.ipv6_id
+        else:
+            peer.ipv4, peer.ipv6 = next(fresh)
 
 
 def _save(peers: list[Peer]) -> None:

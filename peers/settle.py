@@ -81,7 +81,7 @@ def settle(people: Collection[int], *, this: Act, ending: Ending, issue_on: Coll
 
 
 def _live_peers(devices: list[Device]) -> dict[tuple[int, int], Peer]:
-    rows = Peer.objects.filter(device__in=devices, ended_at=None).select_related("ipv4", "ipv6")
+    rows = Peer.objects.filter(device__in=devices, ended_at=None)
     return {(peer.device_id, peer.server_id): peer for peer in rows}
 
 

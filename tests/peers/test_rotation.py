@@ -202,6 +202,8 @@ def test_a_key_is_replaced_by_the_api_and_the_admin(old: Device, bob: User, stag
     assert "Replace key" in client.get(page).content.decode()
     url = client.get(reverse("admin:peers_device_replace", args=[new.pk]))["Location"]
     assert client.get(url).context["adminform"].form.initial["replaces"] == str(new.pk)
+    for nonsense in ("replaces=abc", "person=abc", "replaces=999"):
+        assert client.get(f"{reverse('admin:peers_device_add')}?{nonsense}").status_code == 200
     form = {"person": new.person_id, "name": "laptop", "public_key": new_public_key(), "replaces": new.pk}
     assert client.post(url, form).status_code == 302
     assert Device.objects.filter(replaces=new).count() == 1
