@@ -104,16 +104,22 @@ AUDITLOG_DISABLE_REMOTE_ADDR = True
 # Fields that an Event may show; a secret, sealed or hashed, is in none of these lists.
 RECORDED = {
     "fleet.User": "username email is_active is_staff is_superuser",
-    "fleet.Environment": "name description address_rest",
+    "fleet.Environment": "name description address_rest time_zone warn_before idle_after suspends_idle needs_second",
     "fleet.Role": "user name environment ended_at",
     "fleet.ApiToken": "name user scope expires_at revoked_at",
     "fleet.Bastion": "name host ssh_port ssh_user host_key",
     "fleet.Server": "name environment host ssh_port ssh_user bastion host_key interface endpoint_host listen_port "
     "public_key ipv4_pool ipv6_pool dns mtu forward is_observe_only epoch enrolled_at",
-    "peers.Person": "name email kind user",
+    "peers.Person": "name email kind user left_at",
     "peers.Device": "person name public_key revoked_at",
-    "peers.Grant": "person environment server networks until reason ended_at",
+    "peers.Team": "name description ended_at",
+    "peers.Membership": "person team until ended_at",
+    "peers.Grant": "person team environment server networks hours pool begins_at until reason ended_at",
+    "peers.AccessRequest": "person environment server networks hours duration reason decision decision_reason",
     "peers.Peer": "device server expires_at ended_at end",
+    "peers.Suspension": "person device peer reason ended_at",
+    "peers.StaticAddress": "device server reason ended_at",
+    "peers.RoutedNetwork": "device server network reason ended_at",
     "peers.Revocation": "label reason",
 }
 AUDITLOG_INCLUDE_TRACKING_MODELS = tuple(

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Iterable
+from ipaddress import ip_address
 from itertools import islice
 
 from django.core.exceptions import ValidationError
@@ -11,11 +12,16 @@ from fleet.models import AddressRange, Server
 from fleet.pools import Network, free_addresses, gateway, to_hex
 
 
+def name_gateways(server: Server) -> None:
+    """The server's own addresses: the first ones of its pools. They stay, however its pools are widened."""
+    server.ipv4_address, server.ipv6_address = str(gateway(server.pool4)), str(gateway(server.pool6))
+
+
 def take_gateway(server: Server) -> None:
     """The server's own two addresses, so that no peer can ever be given them."""
-    for pool in (server.pool4, server.pool6):
-        own = to_hex(gateway(pool))
-        AddressRange.objects.create(server=server, first=own, last=own)
+    for address in (server.ipv4_address, server.ipv6_address):
+        own = to_hex(ip_address(address))
+        AddressRange.objects.create(server=server, first=own, last=own, kind=AddressRange.Kind.SERVER)
 
 
 def follow_pools(before: Server, after: Server) -> None:
@@ -24,12 +30,14 @@ def follow_pools(before: Server, after: Server) -> None:
     if not moved:
         return
     taken = AddressRange.objects.filter(server=after, released_at=None)
-    own = taken.filter(first__in=[to_hex(gateway(pool)) for pool in (before.pool4, before.pool6)])
+    own = taken.filter(kind=AddressRange.Kind.SERVER)
     if taken.count() > own.count():
         message = "Peers have addresses out of this pool: add the server anew, or wait until they have rested."
         raise ValidationError(dict.fromkeys(moved, message))
     now = timezone.now()
     own.update(freed_at=now, released_at=now)
+    name_gateways(after)
+    after.save(update_fields=["ipv4_address", "ipv6_address"])
     take_gateway(after)
 
 

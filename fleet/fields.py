@@ -3,6 +3,7 @@
 import datetime as dt
 import re
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from zoneinfo import available_timezones
 
 from django.core.exceptions import ValidationError
 from django.utils.deconstruct import deconstructible
@@ -104,3 +105,8 @@ def valid_pool6(value: str) -> None:
 def valid_rest(value: dt.timedelta) -> None:
     if not dt.timedelta(0) <= value <= dt.timedelta(days=365):
         raise ValidationError("Give a rest from 0 to 365 days.")
+
+
+def valid_zone(value: str) -> None:
+    if value not in available_timezones():
+        raise ValidationError("Give a time zone by its name, such as Europe/Berlin or UTC.")

@@ -39,12 +39,34 @@ class Environment(models.Model):
         default=dt.timedelta(hours=24),
         help_text="How long a freed address rests before another peer may have it.",
     )
+    time_zone = models.CharField(
+        max_length=63,
+        default="UTC",
+        validators=[fields.valid_zone],
+        help_text="Of access windows, such as Europe/Berlin.",
+    )
+    warn_before = models.DurationField(
+        default=dt.timedelta(days=7), help_text="How long before its end people are told that access ends."
+    )
+    idle_after = models.DurationField(
+        null=True, blank=True, help_text="A peer without a handshake for so long is listed as idle; empty for never."
+    )
+    suspends_idle = models.BooleanField(default=False, help_text="Idle peers are suspended, until an operator resumes.")
+    needs_second = models.BooleanField(
+        "two approvals", default=False, help_text="A second operator has to agree to a request for access."
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
         ordering = ["name"]
         constraints = [
-            models.CheckConstraint(condition=Q(address_rest__gte=dt.timedelta(0)), name="fleet_rest_not_negative")
+            models.CheckConstraint(condition=Q(address_rest__gte=dt.timedelta(0)), name="fleet_rest_not_negative"),
+            models.CheckConstraint(condition=Q(warn_before__gte=dt.timedelta(0)), name="fleet_warning_not_negative"),
+            models.CheckConstraint(
+                condition=Q(idle_after=None) | Q(idle_after__gte=dt.timedelta(days=1)),
+                name="fleet_idle_a_day",
+                violation_error_message="A peer is not called idle before a day has passed.",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -56,6 +78,7 @@ class Role(models.Model):
 
     class Name(models.TextChoices):
         OPERATOR = "operator"
+        HELPDESK = "helpdesk"
         AUDITOR = "auditor"
 
     user = models.ForeignKey(User, models.PROTECT, related_name="roles")
@@ -161,6 +184,8 @@ class Server(models.Model):
     public_key = models.CharField(max_length=44, blank=True, default="", editable=False)
     ipv4_pool = models.CharField("IPv4 pool", max_length=18, validators=[fields.valid_pool4])
     ipv6_pool = models.CharField("IPv6 pool", max_length=43, validators=[fields.valid_pool6])
+    ipv4_address = models.GenericIPAddressField("IPv4 address", protocol="IPv4", editable=False)
+    ipv6_address = models.GenericIPAddressField("IPv6 address", protocol="IPv6", editable=False)
     dns = models.JSONField(default=list, blank=True, validators=[fields.valid_dns])
     mtu = models.PositiveIntegerField(default=1420, validators=[MinValueValidator(1280), MaxValueValidator(1500)])
     forward = models.CharField(max_length=10, choices=Forward, default=Forward.MASQUERADE)
@@ -222,17 +247,52 @@ class Placement(models.Model):
         return f"{self.server} in {self.environment}"
 
 
+class Pool(models.Model):
+    """A named part of a server's pools: who has a grant that names it gets addresses out of it, and nobody else."""
+
+    server = models.ForeignKey(Server, models.PROTECT, related_name="pools")
+    name = models.CharField(max_length=63, validators=[fields.valid_name])
+    ipv4 = models.CharField("IPv4", max_length=18, blank=True, default="")
+    ipv6 = models.CharField("IPv6", max_length=43, blank=True, default="")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    ended_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["server__name", "name"]
+        constraints = [
+            models.UniqueConstraint(fields=["server", "name"], condition=Q(ended_at=None), name="fleet_pool_name"),
+            models.CheckConstraint(condition=~Q(ipv4="", ipv6=""), name="fleet_pool_has_one"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.server}"
+
+
 class AddressRange(models.Model):
     """Addresses taken on one server, from `first` to `last` as 32 hex digits. Released once their rest is over."""
+
+    class Kind(models.TextChoices):
+        SERVER = "server", "The server's own"
+        PEER = "peer", "A peer's"
+        STATIC = "static", "A device's own"
+        ROUTED = "routed", "Routed to a peer"
+        RESERVED = "reserved", "Reserved"
 
     server = models.ForeignKey(Server, models.PROTECT, related_name="address_ranges")
     first = models.CharField(max_length=32)
     last = models.CharField(max_length=32)
+    kind = models.CharField(max_length=8, choices=Kind, default=Kind.PEER)
+    reason = models.CharField(max_length=500, blank=True, default="", validators=[fields.one_line])
+    taken_by = models.CharField(max_length=254, blank=True, default="", editable=False)
+    taken_at = models.DateTimeField(default=timezone.now, editable=False)
     freed_at = models.DateTimeField(null=True, blank=True, help_text="The start of the rest.")
     released_at = models.DateTimeField(null=True, blank=True, help_text="The end of the rest.")
 
     class Meta:
-        indexes = [models.Index(fields=["server", "first"], condition=Q(released_at=None), name="fleet_range_taken")]
+        indexes = [
+            models.Index(fields=["server", "first"], condition=Q(released_at=None), name="fleet_range_taken"),
+            models.Index(fields=["first"], name="fleet_range_first"),
+        ]
         constraints = [
             models.CheckConstraint(condition=Q(first__lte=F("last")), name="fleet_range_rises"),
             models.CheckConstraint(
@@ -242,7 +302,8 @@ class AddressRange(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{pools.from_hex(self.first)}/{32 if self.is_ipv4 else 128}"
+        first, last = pools.from_hex(self.first), pools.from_hex(self.last)
+        return f"{first}/{first.max_prefixlen}" if first == last else f"{first} to {last}"
 
     @property
     def is_ipv4(self) -> bool:

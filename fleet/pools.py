@@ -12,6 +12,8 @@ MAPPED = 0xFFFF << 32
 class PoolExhausted(Exception):
     """No address of the pool is free; the message says which pool and how to go on."""
 
+    server_id = 0
+
 
 def to_hex(address: Address) -> str:
     """32 hex digits that sort as the addresses do; IPv4 stands at ::ffff:0:0/96."""

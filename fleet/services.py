@@ -1,10 +1,10 @@
 """The write path for environments, servers, bastions and their operators."""
 
 import copy
-import datetime as dt
 from typing import Any, TypeVar
 
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.utils import timezone
 
 from audit.services import Act, Actor, act
@@ -24,13 +24,10 @@ CHANGEABLE = {
 }
 
 
-def add_environment(
-    *, actor: Actor, name: str, description: str = "", address_rest: dt.timedelta | None = None
-) -> Environment:
+def add_environment(*, actor: Actor, name: str, **values: Any) -> Environment:
+    """`values`: other fields of Environment."""
     require_admin(actor)
-    environment = Environment(name=name, description=description)
-    if address_rest is not None:
-        environment.address_rest = address_rest
+    environment = Environment(name=name, **{field: value for field, value in values.items() if value is not None})
     with act(Verb.ENVIRONMENT_ADD, actor=actor) as this:
         environment.full_clean()
         environment.save(force_insert=True)
@@ -39,9 +36,14 @@ def add_environment(
 
 
 def change_environment(*, actor: Actor, environment: Environment, reason: str = "", **values: Any) -> Environment:
-    """`values`: description, address_rest."""
+    """`values`: any field but the name. Where the time zone is another, hours mean other times: peers follow."""
     require_admin(actor)
-    return _change(Verb.ENVIRONMENT_CHANGE, actor, environment, reason, values, environment.name)
+    with transaction.atomic():
+        changed = _change(Verb.ENVIRONMENT_CHANGE, actor, environment, reason, values, environment.name)
+        if "time_zone" in values:
+            Placement.objects.filter(environment=environment, ended_at=None).update(settled_at=None)
+            hint(SETTLE, environment.servers.values_list("pk", flat=True))
+    return changed
 
 
 def add_bastion(*, actor: Actor, **values: Any) -> Bastion:
@@ -60,7 +62,8 @@ def add_server(*, actor: Actor, environment: Environment, **values: Any) -> Serv
     require_operator(actor, environment)
     server = Server(environment=environment, **values)
     with act(Verb.SERVER_ADD, actor=actor) as this:
-        server.full_clean()
+        server.full_clean(exclude=["ipv4_address", "ipv6_address"])
+        addresses.name_gateways(server)
         server.save(force_insert=True)
         Placement.objects.create(server=server, environment=environment)
         ServerStatus.objects.create(server=server)
@@ -95,8 +98,13 @@ def add_user(*, actor: Actor, username: str, email: str, password: str | None, i
 
 
 def disable_user(*, actor: Actor, user: User, reason: str) -> User:
-    """They are refused at once, whatever session or token they hold. Roles and tokens stay, but open nothing."""
-    require_admin(actor)
+    """They are refused at once, whatever session or token they hold. Roles and tokens stay, but open nothing.
+
+    An operator may shut out who has no role, as when somebody leaves."""
+    if user.is_superuser or user.roles.filter(ended_at=None).exists():
+        require_admin(actor)
+    else:
+        require_operator(actor)
     if user.pk == actor.pk:
         raise ValidationError("Nobody disables themselves: ask another administrator.")
     with act(Verb.USER_DISABLE, actor=actor, reason=reason) as this:

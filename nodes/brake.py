@@ -23,7 +23,8 @@ def approved_acts(acts: set[uuid.UUID]) -> set[uuid.UUID]:
 
 def _weigh(desired: Desired) -> tuple[Counter[uuid.UUID], int]:
     """Undecided removals by cause, and how many peers the server may hold now."""
-    causes = undecided(desired.removals, approved_acts({removal.act for removal in desired.removals}))
+    going = [removal for removal in (*desired.removals, *desired.shut) if not removal.is_done]
+    causes = undecided(going, approved_acts({removal.act for removal in going}))
     return causes, Peer.objects.filter(server=desired.server_id, gone_at=None).count()
 
 

@@ -16,8 +16,8 @@ from nodes.plans import fill_plan
 from nodes.reviews import hand_on_reviews
 from nodes.status import record_failure
 from nodes.targets import make_missing_keys
+from peers.due import settle_due
 from peers.models import Peer
-from peers.settle import expire_peers, settle_placements
 
 LOGIN_LIFE = dt.timedelta(minutes=10)
 RUNS_KEPT = dt.timedelta(days=30)
@@ -27,8 +27,7 @@ ENROLMENT_LIFE = dt.timedelta(minutes=15)
 
 def do_chores(crew: Crew) -> "list[Future[None]]":
     """Once for the whole fleet. Returns the jobs that were taken up."""
-    expire_peers()
-    for server_id, why in settle_placements().items():
+    for server_id, why in settle_due().items():
         record_failure(server_id, reason="PoolExhausted", message=why, is_reachable=True)
     release_rested()
     hand_on_reviews()

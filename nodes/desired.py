@@ -1,5 +1,6 @@
 """The one place that reads the database for rendering. Generation and journal are read first, then the rows."""
 
+import uuid
 from collections import defaultdict
 from collections.abc import Collection
 
@@ -7,47 +8,63 @@ from django.conf import settings
 from django.db.models import Case, Exists, F, OuterRef, Q, When
 
 from fleet.models import Server
-from fleet.pools import from_hex, gateway
+from fleet.pools import from_hex
 from fleet.sealing import Keyring, Place
 from nodes.models import ReviewItem
 from nodes.state import Content, Desired, InterfaceState, PeerState, Removal
 from peers.models import Peer, Receipt, Tombstone
+from peers.suspending import kept_out
 
 
 def desired_state(server_id: int) -> Desired:
     """Raises Server.DoesNotExist, and SealBroken where a preshared key was tampered with (nothing is pushed then)."""
     server = Server.objects.select_related("status").get(pk=server_id)
+    shut = _shut(server.pk)
     return Desired(
         server_id=server.pk,
         epoch=server.epoch,
         generation=server.generation,
-        content=Content(interface_state(server), _peers(server.pk)),
+        content=Content(interface_state(server), _peers(server.pk, {one.peer_id for one in shut})),
         removals=_removals(server.pk),
+        shut=shut,
         is_observe_only=server.is_observe_only,
         journal_seen=server.status.journal_seen,
     )
 
 
 def interface_state(server: Server) -> InterfaceState:
-    addresses = tuple(f"{gateway(pool)}/{pool.prefixlen}" for pool in (server.pool4, server.pool6))
-    return InterfaceState(addresses, server.listen_port, server.mtu, server.forward)
+    four = f"{server.ipv4_address}/{server.pool4.prefixlen}"
+    six = f"{server.ipv6_address}/{server.pool6.prefixlen}"
+    return InterfaceState((four, six), server.listen_port, server.mtu, server.forward)
 
 
-def _peers(server_id: int) -> dict[str, PeerState]:
+def _peers(server_id: int, shut: Collection[uuid.UUID]) -> dict[str, PeerState]:
     keyring = Keyring.read(settings.KEYRING_PEERS)
     dead = Tombstone.objects.filter(public_key=OuterRef("device__public_key"))
-    # Who was shut out at the machine does not come in by a new key either.
-    line = Q(peer=OuterRef("pk")) | Q(peer=OuterRef("replaces")) | Q(peer=OuterRef("replaces__replaces"))
-    shut = ReviewItem.objects.filter(line, decided_at=None)
-    rows = Peer.objects.filter(~Exists(dead), ~Exists(shut), server=server_id, ended_at=None, device__revoked_at=None)
+    rows = Peer.objects.filter(~Exists(dead), server=server_id, ended_at=None, device__revoked_at=None)
     old = Case(When(replaces__ended_at=None, then=F("replaces__device__public_key")))
     columns = ("id", "device__public_key", "preshared_key", "ipv4__first", "ipv6__first", "expires_at")
     found = {}
     for pk, key, sealed, four, six, expires_at, replaces in rows.values_list(*columns, old):
-        psk = keyring.open(sealed, Place("peers_peer", "preshared_key", str(pk)))
-        expiry = int(expires_at.timestamp()) if expires_at else None
-        found[key] = PeerState(key, psk, (f"{from_hex(four)}/32", f"{from_hex(six)}/128"), expiry, replaces)
+        if pk not in shut:
+            psk = keyring.open(sealed, Place("peers_peer", "preshared_key", str(pk)))
+            expiry = int(expires_at.timestamp()) if expires_at else None
+            found[key] = PeerState(key, psk, (f"{from_hex(four)}/32", f"{from_hex(six)}/128"), expiry, replaces)
     return found
+
+
+def _shut(server_id: int) -> tuple[Removal, ...]:
+    """Live peers that are kept out: suspended, shut at the machine and not decided on yet, or not moved in yet."""
+    suspended = kept_out(server_id)
+    # Who was shut out at the machine does not come in by a new key either.
+    line = Q(peer=OuterRef("pk")) | Q(peer=OuterRef("replaces")) | Q(peer=OuterRef("replaces__replaces"))
+    others = Exists(ReviewItem.objects.filter(line, decided_at=None)) | Q(waits_for__isnull=False)
+    rows = Peer.objects.filter(Q(pk__in=suspended) | others, server=server_id, ended_at=None)
+    found = []
+    for pk, key, shut_at in rows.values_list("pk", "device__public_key", "status__shut_at"):
+        cause, is_decided = suspended.get(pk, (pk, True))
+        found.append(Removal(pk, key, cause, is_decided, shut_at is not None))
+    return tuple(found)
 
 
 def _removals(server_id: int) -> tuple[Removal, ...]:

@@ -145,7 +145,7 @@ def _envelope(desired: Desired, tombstones: Batch) -> dict[str, object]:
         "generation": desired.generation,
         "digest": render.digest(desired.content),
         "tombstones": tombstones.keys,
-        "decided": sorted({removal.public_key for removal in desired.removals} - set(desired.content.peers)),
+        "decided": sorted({one.public_key for one in (*desired.removals, *desired.shut)} - set(desired.content.peers)),
         "approved": _is_approved_by_hand(desired),
         "journal_seen": desired.journal_seen,
     }

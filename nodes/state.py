@@ -37,24 +37,28 @@ class Content:
 
 @dataclass(frozen=True)
 class Removal:
-    """A peer that ended and may still be on the server. `act` is the Event that ended it."""
+    """A peer that ended, or is kept out, and may still be on the server, but where `is_done`. `act` is the Event that
+    ended it."""
 
     peer_id: uuid.UUID
     public_key: str
     act: uuid.UUID
     is_decided: bool
+    is_done: bool = False
 
 
 @dataclass(frozen=True)
 class Desired:
-    """What the Console wants on one server, read at one generation (the generation first, then the rows).
-    `journal_seen` is how far its journal was read then: the rows know of all that stands there."""
+    """What the Console wants on one server, read at one generation (the generation first, then the rows). `removals`
+    ended, `shut` live on and are kept out. `journal_seen` is how far its journal was read then: the rows know of all
+    that stands there."""
 
     server_id: int
     epoch: int
     generation: int
     content: Content
     removals: tuple[Removal, ...]
+    shut: tuple[Removal, ...] = ()
     is_observe_only: bool = False
     journal_seen: int = 0
 

@@ -1,6 +1,7 @@
 """The only writer of ServerStatus, PeerStatus and receipts: what was seen, never what was hoped."""
 
 import datetime as dt
+import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from nodes.chain import Cursor
 from nodes.observe import DriftSeen, NodeState, PeerSeen, ReceiptSeen
 from nodes.state import Desired
 from peers.models import Peer, PeerStatus, Receipt, Revocation
+from peers.moving import let_moved_in
 
 MAX_BACKOFF = 5.0
 EXPOSED = (
@@ -130,9 +132,9 @@ def _set(row: ServerStatus, type: Type, *, status: bool, reason: str, message: s
 def record_applied(desired: Desired, state: NodeState, withheld: Sequence[str], drift: Sequence[DriftSeen]) -> None:
     """The node took this generation and read it back. What it withheld or still sees as drift stays to be repaired."""
     now = timezone.now()
-    ending = [
-        removal.peer_id for removal in desired.removals if removal.public_key not in {d.public_key for d in drift}
-    ]
+    there = {item.public_key for item in drift}
+    ending = [removal.peer_id for removal in desired.removals if removal.public_key not in there]
+    shut = [removal.peer_id for removal in desired.shut if removal.public_key not in there]
     in_sync = not withheld and not drift
     with transaction.atomic():
         status = _lock(desired.server_id)
@@ -147,6 +149,15 @@ def record_applied(desired: Desired, state: NodeState, withheld: Sequence[str], 
         _set(status, Type.HELD, status=False, reason="Pushed", message="", now=now)
         status.save()
         Peer.objects.filter(pk__in=ending, gone_at=None).update(gone_at=now)
+        _mark_shut(desired.server_id, shut, now)
+    if ending:
+        let_moved_in()
+
+
+def _mark_shut(server_id: int, shut: Sequence[uuid.UUID], now: dt.datetime) -> None:
+    PeerStatus.objects.filter(peer__in=shut, shut_at=None).update(shut_at=now)
+    let_in = PeerStatus.objects.filter(peer__server=server_id, shut_at__isnull=False)
+    let_in.exclude(peer__in=shut).update(shut_at=None)
 
 
 def _why_not(withheld: Sequence[str], drift: Sequence[DriftSeen]) -> tuple[str, str]:

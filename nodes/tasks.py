@@ -10,7 +10,7 @@ from nodes.crew import the_crew
 from nodes.enrol import run_enrolment
 from nodes.plans import fill_plan as fill
 from nodes.reconcile import reconcile
-from peers.settle import settle_placements
+from peers.due import settle_placements
 
 
 @shared_task

@@ -3,12 +3,17 @@
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from fleet.scope import scope_of
-from peers.models import Device, Grant, Peer, Person, Receipt, Revocation
+from peers.models import Device, Grant, Peer, Person, Receipt, Revocation, Team
 
 
 def visible_people(user: object) -> QuerySet[Person]:
     """All of them to anybody with a role: a person belongs to no environment."""
     return Person.objects.none() if scope_of(user).is_empty else Person.objects.all()
+
+
+def visible_teams(user: object) -> QuerySet[Team]:
+    """All of them to anybody with a role: a team belongs to no environment."""
+    return Team.objects.none() if scope_of(user).is_empty else Team.objects.all()
 
 
 def visible_devices(user: object) -> QuerySet[Device]:
@@ -17,7 +22,7 @@ def visible_devices(user: object) -> QuerySet[Device]:
 
 
 def visible_grants(user: object) -> QuerySet[Grant]:
-    rows = Grant.objects.select_related("person", "environment", "server__environment")
+    rows = Grant.objects.select_related("person", "team", "environment", "server__environment")
     sees = scope_of(user).sees
     return rows if sees is None else rows.filter(Q(environment__in=sees) | Q(server__environment__in=sees))
 

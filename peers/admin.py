@@ -22,13 +22,15 @@ from peers.access import (
     visible_people,
     visible_receipts,
     visible_revocations,
+    visible_teams,
 )
 from peers.api import config_answer
 from peers.forms import DeviceForm, GrantForm, PersonForm
-from peers.models import Device, Grant, Peer, Person, Receipt, Revocation
+from peers.granting import end_grants
+from peers.models import Device, Grant, Peer, Person, Receipt, Revocation, Team
 from peers.revocation import may_revoke, revoke_devices, revoke_person
 from peers.selectors import address_of
-from peers.services import end_grants, is_waiting
+from peers.services import is_waiting
 
 FOR_EVER = "Revoking is for ever: the key never comes back, on any server. To let somebody in again, issue a new key."
 
@@ -50,7 +52,7 @@ class PersonAdmin(ConsoleAdmin):
         grants = visible_grants(request.user).filter(person=obj)
         return {
             "devices": visible_devices(request.user).filter(person=obj),
-            "grants": grants.order_by(F("ended_at").desc(nulls_first=True), "-began_at"),
+            "grants": grants.order_by(F("ended_at").desc(nulls_first=True), "-begins_at"),
             "peers": peer_rows(visible_peers(request.user).filter(device__person=obj)),
             "revocations": revocations_of(request, obj),
         }
@@ -82,6 +84,16 @@ class PersonAdmin(ConsoleAdmin):
 
         title = f"Revoke everything of {person}?"
         return ask(request, perform, title=title, text=FOR_EVER, button="Revoke everything", back=page_of(person))
+
+
+@admin.register(Team)
+class TeamAdmin(ConsoleAdmin):
+    is_added = is_changed = False
+    list_display = ("name", "description", "created_at", "ended_at")
+    search_fields = ("name",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Team]:
+        return visible_teams(request.user)
 
 
 @admin.register(Device)
@@ -156,16 +168,16 @@ class DeviceAdmin(ConsoleAdmin):
 class GrantAdmin(ConsoleAdmin):
     form = GrantForm
     is_changed = False
-    list_display = ("person", "place_name", "carries", "began_at", "until", "state", "reason")
+    list_display = ("holder", "place_name", "carries", "begins_at", "until", "state", "reason")
     list_filter = ("environment", ("ended_at", admin.EmptyFieldListFilter))
     search_fields = ("person__name", "reason")
-    autocomplete_fields = ("person",)
+    autocomplete_fields = ("person", "team")
     actions = ("end_selected",)
     actions_detail = ("end",)
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
-        shown = ("person", "environment", "server", "networks", "until", "reason")
-        return (*shown, "began_at", "granted_by", "ended_at") if obj else shown
+        shown = ("person", "team", "environment", "server", "networks", "hours", "begins_at", "until", "reason")
+        return (*shown, "granted_by", "ended_at") if obj else shown
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Grant]:
         return visible_grants(request.user)

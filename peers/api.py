@@ -20,7 +20,7 @@ from fleet.models import Environment, Server
 from fleet.rest import Input, Reason, Resource, Text, Visible
 from fleet.scope import visible_environments, visible_servers
 from fleet.sign_in import MayFetchSecret
-from peers import revocation, services
+from peers import granting, revocation, services
 from peers.access import (
     visible_devices,
     visible_grants,
@@ -98,7 +98,7 @@ class GrantSerializer(serializers.ModelSerializer[Grant]):
     class Meta:
         model = Grant
         fields = (
-            *("id", "person", "environment", "server", "networks", "began_at", "until"),
+            *("id", "person", "team", "environment", "server", "networks", "hours", "pool", "begins_at", "until"),
             *("reason", "granted_by", "ended_at"),
         )
 
@@ -139,13 +139,13 @@ class GrantViewSet(Resource[Grant]):
 
     @extend_schema(request=GrantInput, responses={201: GrantSerializer})
     def create(self, request: Request) -> Response:
-        return self.shown(services.grant_access(actor=self.actor, **self.given(GrantInput)), 201)
+        return self.shown(granting.grant_access(actor=self.actor, **self.given(GrantInput)), 201)
 
     @extend_schema(request=ReasonInput, responses=GrantSerializer)
     @action(detail=True, methods=["post"], filterset_class=None)
     def end(self, request: Request, pk: str) -> Response:
         grant = self.get_object()
-        services.end_grants(actor=self.actor, grants=[grant], **self.given(ReasonInput))
+        granting.end_grants(actor=self.actor, grants=[grant], **self.given(ReasonInput))
         grant.refresh_from_db()
         return self.shown(grant)
 
@@ -157,7 +157,7 @@ class GrantViewSet(Resource[Grant]):
         missing = set(values["grants"]) - {grant.pk for grant in chosen}
         if missing:
             raise ValidationError({"grants": f"There is no grant {', '.join(map(str, sorted(missing)))}."})
-        services.end_grants(actor=self.actor, grants=list(chosen), reason=values["reason"])
+        granting.end_grants(actor=self.actor, grants=list(chosen), reason=values["reason"])
         return Response(GrantSerializer(chosen.all(), many=True).data)
 
 

@@ -1,57 +1,83 @@
-"""Which Devices belong on which Servers, from open Grants. `wanted_peers` is the one place that says so."""
+"""Which Devices belong on which Servers, and on what terms. `wanted_peers` is the one place that says so; pure."""
 
 import datetime as dt
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
-from django.db.models import Q, QuerySet
+from peers.windows import Interval, cut, intervals, merge
 
-from fleet.models import Server
-from peers.models import Device, Grant
+# A node holds windows for three weeks from Monday on, so that they change once a week and last a fortnight alone.
+WINDOWS_AHEAD = dt.timedelta(weeks=3)
+MOST_WINDOWS = 64
+Spot = tuple[int, int]  # (device, server)
+
+
+@dataclass(frozen=True)
+class Right:
+    """What one grant gives one person: networks (none means everything), access windows (none means always) in a
+    time zone, until when, and the named pool to be addressed from."""
+
+    networks: tuple[str, ...] = ()
+    until: dt.datetime | None = None
+    hours: str = ""
+    zone: str = "UTC"
+    pool: str = ""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What one peer may carry and until when; no networks means everything, no end means none."""
+    """What one peer may carry and until when; no networks means everything, no end means none. `windows` are pairs of
+    UTC seconds, worked out from the Monday `windows_from` on; None for always."""
 
     networks: tuple[str, ...]
     expires_at: dt.datetime | None
+    windows: tuple[Interval, ...] | None = None
+    windows_from: dt.datetime | None = None
+    pool: str = ""
 
 
-def open_grants(now: dt.datetime) -> QuerySet[Grant]:
-    return Grant.objects.filter(Q(until=None) | Q(until__gt=now), ended_at=None, began_at__lte=now)
-
-
-def wanted_peers(devices: Iterable[Device], now: dt.datetime) -> dict[tuple[int, int], Terms]:
-    """(device, server) -> Terms, in three queries however many devices there are."""
-    devices = [device for device in devices if device.revoked_at is None]
-    grants = list(open_grants(now).filter(person__in={device.person_id for device in devices}))
-    servers = _servers_by_environment({grant.environment_id for grant in grants if grant.environment_id})
-    per_person: defaultdict[tuple[int, int], list[Grant]] = defaultdict(list)
-    for grant in grants:
-        places = [grant.server_id] if grant.server_id else servers[grant.environment_id]
-        for server_id in places:
-            per_person[grant.person_id, server_id].append(grant)
+def wanted_peers(
+    devices: Iterable[Spot], rights: Mapping[int, Mapping[int, Collection[Right]]], now: dt.datetime
+) -> dict[Spot, Terms]:
+    """(device, server) -> Terms, of live (device, person) pairs and each person's rights by server."""
+    merged = cache(lambda held: merge_terms(held, now))
     return {
-        (device.pk, server_id): merge_terms(held)
-        for device in devices
-        for (person_id, server_id), held in per_person.items()
-        if person_id == device.person_id
+        (device, server): merged(tuple(held))
+        for device, person in devices
+        for server, held in rights.get(person, {}).items()
     }
 
 
-def merge_terms(grants: list[Grant]) -> Terms:
-    """The widest of several grants to one place: every network, the latest end."""
-    unlimited = any(not grant.networks for grant in grants)
-    networks = set() if unlimited else {network for grant in grants for network in grant.networks}
-    ends = [grant.until for grant in grants]
-    latest = None if None in ends else max(end for end in ends if end)
-    return Terms(tuple(sorted(networks)), latest)
+def merge_terms(held: Sequence[Right], now: dt.datetime) -> Terms:
+    """The widest of several rights to one place: every network, the latest end, all windows."""
+    unlimited = any(not right.networks for right in held)
+    networks = set() if unlimited else {network for right in held for network in right.networks}
+    latest = _latest(held)
+    pool = next((right.pool for right in held if right.pool), "")
+    always = [right for right in held if not right.hours]
+    terms = Terms(tuple(sorted(networks)), latest, pool=pool)
+    if always and _latest(always) == latest:
+        return terms
+    begin = monday(now)
+    return Terms(terms.networks, latest, _windows(held, begin), begin, pool)
 
 
-def _servers_by_environment(environments: set[int]) -> defaultdict[int | None, list[int]]:
-    found: defaultdict[int | None, list[int]] = defaultdict(list)
-    for pk, environment in Server.objects.filter(environment__in=environments).values_list("pk", "environment"):
-        found[environment].append(pk)
-    return found
+def _latest(held: Sequence[Right]) -> dt.datetime | None:
+    ends = [right.until for right in held]
+    return None if None in ends else max(end for end in ends if end)
+
+
+def _windows(held: Sequence[Right], begin: dt.datetime) -> tuple[Interval, ...]:
+    found: list[Interval] = []
+    for right in held:
+        end = min(right.until or begin + WINDOWS_AHEAD, begin + WINDOWS_AHEAD)
+        span = int(begin.timestamp()), int(end.timestamp())
+        found += intervals(right.hours, right.zone, begin, end) if right.hours else cut([span], *span)
+    return tuple(merge(found)[:MOST_WINDOWS])
+
+
+def monday(now: dt.datetime) -> dt.datetime:
+    """The start of the week in UTC."""
+    day = now.astimezone(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return day - dt.timedelta(days=day.weekday())

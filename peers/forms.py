@@ -5,7 +5,7 @@ from typing import Any
 from django.db.models import Model
 
 from fleet.forms import Line, Lines, ServiceForm
-from peers import services
+from peers import granting, services
 from peers.models import Device, Grant, Person
 
 
@@ -38,9 +38,14 @@ class DeviceForm(ServiceForm):
 class GrantForm(ServiceForm):
     networks = Lines(help_text="What the tunnel carries, one network a line; empty for everything.")
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if begins_at := self.fields.get("begins_at"):
+            begins_at.required, begins_at.initial, begins_at.help_text = False, None, "Empty for now."
+
     class Meta:
         model = Grant
-        fields = ("person", "environment", "server", "networks", "until", "reason")
+        fields = ("person", "team", "environment", "server", "networks", "hours", "begins_at", "until", "reason")
 
     def add(self, values: dict[str, Any]) -> Model:
-        return services.grant_access(actor=self.actor, **values)
+        return granting.grant_access(actor=self.actor, **values)

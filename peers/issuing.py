@@ -2,17 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from django.conf import settings
 
 from fleet.addresses import take_addresses
 from fleet.models import Server
+from fleet.pools import PoolExhausted
 from fleet.sealing import Keyring, Place
-from peers.entitlement import Terms
+from peers.entitlement import Spot, Terms
 from peers.keys import new_preshared_key
 from peers.models import Device, Peer, PeerStatus
-
-Spot = tuple[int, int]  # (device, server)
 
 
 def issue_peers(
@@ -29,8 +29,7 @@ def issue_peers(
     replaced = {device.pk: device.replaces_id for device in devices}
     there = dict(live)
     for (device_id, server_id), terms in sorted(wanted.items(), key=lambda item: item[0]):
-        peer = Peer(device_id=device_id, server_id=server_id, issued_by=issued_by)
-        peer.networks, peer.expires_at = list(terms.networks), terms.expires_at
+        peer = Peer(device_id=device_id, server_id=server_id, issued_by=issued_by, **values_of(terms))
         peer.replaces = there.get((replaced[device_id] or 0, server_id))
         there[device_id, server_id] = peer
         by_server[server_id].append(peer)
@@ -39,8 +38,23 @@ def issue_peers(
     _save([peer for peers in by_server.values() for peer in peers])
 
 
+def values_of(terms: Terms) -> dict[str, Any]:
+    """The columns of a Peer that follow from its terms."""
+    windows = None if terms.windows is None else [list(pair) for pair in terms.windows]
+    return {
+        "networks": list(terms.networks),
+        "expires_at": terms.expires_at,
+        "windows": windows,
+        "windows_from": terms.windows_from,
+    }
+
+
 def _address(server: Server, peers: list[Peer]) -> None:
-    fresh = iter(take_addresses(server, sum(peer.replaces is None for peer in peers)))
+    try:
+        fresh = iter(take_addresses(server, sum(peer.replaces is None for peer in peers)))
+    except PoolExhausted as error:
+        error.server_id = server.pk
+        raise
     for peer in peers:
         if peer.replaces:
             peer.ipv4_id, peer.ipv6_id = peer.replaces.ipv4_id, peer.replaces.ipv6_id

@@ -56,7 +56,7 @@ def spread_revocation(*, actor: AtMachine, server: Server, public_key: str, reas
             return None
         label, person = _owner(public_key)
         row = Revocation(label=label, person=person, reason=reason, revoked_by=f"{actor} at {server.name}"[:254])
-        return _carry_out(actor, row, [public_key])
+        return carry_out(actor, row, [public_key])
 
 
 def is_replaced(public_key: str | None) -> bool:
@@ -79,10 +79,11 @@ def may_revoke(actor: Actor, keys: Iterable[str]) -> bool:
 def _revoke(actor: Actor, keys: list[str], label: str, person: Person | None, reason: str) -> Revocation:
     require_operator(actor, *_environments(keys), instead=INSTEAD)
     row = Revocation(label=label, person=person, reason=reason, revoked_by=str(actor))
-    return _carry_out(actor, row, keys)
+    return carry_out(actor, row, keys)
 
 
-def _carry_out(actor: Actor, row: Revocation, keys: list[str]) -> Revocation:
+def carry_out(actor: Actor, row: Revocation, keys: list[str]) -> Revocation:
+    """Whoever calls it has asked whether the actor may."""
     with act(Verb.REVOKE, actor=actor, reason=row.reason) as this:
         row.full_clean()
         lock_keys(keys)

@@ -1,8 +1,6 @@
-"""The write path for people, devices and grants. Revocation has a module of its own."""
+"""The write path for people and devices. Grants, teams, suspensions and revocation have modules of their own."""
 
 import copy
-import datetime as dt
-from collections.abc import Sequence
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -11,10 +9,10 @@ from django.utils import timezone
 from audit.services import Actor, act
 from audit.verbs import Verb
 from fleet.access import require_operator
-from fleet.models import Environment, Server
-from peers.entitlement import open_grants
-from peers.models import Device, Grant, Person, Tombstone
-from peers.settle import Ending, lock_devices, lock_keys, people_of, settle
+from fleet.models import Server
+from peers.models import Device, Grant, Membership, Person, Tombstone
+from peers.rights import grants_of
+from peers.settle import Ending, lock_devices, lock_keys, settle
 
 TOMBSTONED = "This key is tombstoned: it was revoked and never comes back. Make a new key pair on the device."
 
@@ -44,9 +42,12 @@ def change_person(*, actor: Actor, person: Person, reason: str = "", **values: A
 
 
 def _check_grants_end(person: Person) -> None:
-    endless = open_grants(timezone.now()).filter(person=person, until=None)
-    if person.kind == Person.Kind.CONTRACTOR and endless.exists():
+    if person.kind != Person.Kind.CONTRACTOR:
+        return
+    if Grant.objects.filter(person=person, ended_at=None, until=None).exists():
         raise ValidationError({"kind": "A contractor's access needs an end date: end the grants that have none first."})
+    if Membership.objects.filter(person=person, ended_at=None, until=None).exists():
+        raise ValidationError({"kind": "A contractor's membership needs an end date: end those that have none first."})
 
 
 def register_device(
@@ -56,8 +57,9 @@ def register_device(
 
     One that `replaces` another has its addresses; the old key lives on until the new one first connects somewhere.
     """
-    held = open_grants(timezone.now()).filter(person=person).select_related("environment", "server__environment")
+    held = grants_of([person.pk], timezone.now()).select_related("environment", "server__environment")
     require_operator(actor, *{grant.place for grant in held})
+    refuse_left(person)
     device = Device(person=person, name=name, public_key=public_key, replaces=replaces)
     with act(Verb.DEVICE_REGISTER, actor=actor) as this:
         device.clean_fields()
@@ -69,6 +71,12 @@ def register_device(
         settle([person.pk], this=this, ending=Ending())
         this.on(device)
     return device
+
+
+def refuse_left(person: Person) -> None:
+    """Inside or before a transaction; who leaves at the same moment is found by `settle`, under the person's lock."""
+    if person.left_at is not None:
+        raise ValidationError({"person": f"{person} has left: add them anew, with new keys."})
 
 
 def _check_replaced(device: Device) -> None:
@@ -106,65 +114,3 @@ def _refuse_taken_key(public_key: str) -> None:
 
 def _refuse_key(message: str) -> None:
     raise ValidationError({"public_key": ValidationError(message, code="taken")})
-
-
-def grant_access(
-    *,
-    actor: Actor,
-    person: Person,
-    reason: str,
-    environment: Environment | None = None,
-    server: Server | None = None,
-    networks: Sequence[str] = (),
-    until: dt.datetime | None = None,
-) -> Grant:
-    """A right, and the peers that follow from it, in one transaction."""
-    place = environment or (server.environment if server else None)
-    require_operator(actor, *([place] if place else []))
-    grant = Grant(person=person, environment=environment, server=server, reason=reason, until=until)
-    grant.networks, grant.granted_by = list(networks), str(actor)
-    with act(Verb.GRANT_ADD, actor=actor, reason=reason) as this:
-        grant.full_clean()
-        _check_end(grant)
-        grant.save(force_insert=True)
-        settle([person.pk], this=this, ending=Ending())
-        this.on(grant, environment=place.name if place else "")
-    return grant
-
-
-def _check_end(grant: Grant) -> None:
-    if grant.until is not None and grant.until <= timezone.now():
-        raise ValidationError({"until": "Give an end in the future."})
-    if grant.until is None and grant.person.kind == Person.Kind.CONTRACTOR:
-        raise ValidationError({"until": "A contractor's access needs an end date."})
-
-
-def end_grants(*, actor: Actor, grants: Sequence[Grant], reason: str) -> None:
-    """One act. Keys live on elsewhere; where no grant is left, peers are withdrawn. Several at once obey the brake."""
-    if not grants:
-        raise ValidationError({"grants": "Choose at least one grant."})
-    if not reason.strip():
-        raise ValidationError({"reason": "Say why this access ends."})
-    require_operator(actor, *(grant.place for grant in grants))
-    with act(Verb.GRANT_END, actor=actor, reason=reason) as this:
-        ids = [grant.pk for grant in grants]
-        ended = Grant.objects.filter(pk__in=ids, ended_at=None).update(ended_at=timezone.now())
-        if ended != len(ids):
-            raise ValidationError("One of these grants has ended already: look again.", code="taken")
-        is_decided = len(people_of(grants)) == 1
-        settle(people_of(grants), this=this, ending=Ending(is_decided=is_decided), issue_on=())
-        changes = {f"grant {grant.pk}": [str(grant), "ended"] for grant in grants}
-        this.on(grants[0], changes=changes, environment=_only_environment(grants), label=_name(grants))
-
-
-def _name(grants: Sequence[Grant]) -> str:
-    """One by its own name, several by how many they are and of whom."""
-    if len(grants) == 1:
-        return str(grants[0])
-    people = {grant.person for grant in grants}
-    return f"{len(grants)} grants of {people.pop() if len(people) == 1 else f'{len(people)} people'}"
-
-
-def _only_environment(grants: Sequence[Grant]) -> str:
-    names = {grant.place.name for grant in grants}
-    return names.pop() if len(names) == 1 else ""

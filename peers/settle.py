@@ -1,6 +1,7 @@
-"""Makes Peers follow from Grants: issues what is missing, ends what has no grant any more."""
+"""Makes Peers follow from rights: issues what is missing, ends what has no right any more."""
 
 import datetime as dt
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -8,15 +9,13 @@ from django.db import connection
 from django.db.models import Q
 from django.utils import timezone
 
-from audit.services import SYSTEM, Act, Actor, act
-from audit.verbs import Verb
+from audit.services import Act
 from fleet.addresses import free_ranges
 from fleet.changes import lock_servers, mark_changed
-from fleet.models import Placement
-from fleet.pools import PoolExhausted
-from peers.entitlement import Terms, open_grants, wanted_peers
-from peers.issuing import issue_peers
-from peers.models import Device, Grant, Peer, Person
+from peers.entitlement import Spot, Terms, wanted_peers
+from peers.issuing import issue_peers, values_of
+from peers.models import Device, Peer, Person
+from peers.rights import rights_of
 
 
 @dataclass(frozen=True)
@@ -56,48 +55,80 @@ def lock_devices(people: Collection[int]) -> list[Device]:
     return list(rows.select_related("person", "replaces").order_by("pk"))
 
 
-def settle(people: Collection[int], *, this: Act, ending: Ending, issue_on: Collection[int] | None = None) -> Settled:
-    """Inside the caller's act: makes the Peers of these people what their Grants say. `issue_on` names the servers
-    that new peers are for, where not all are meant: so no full pool elsewhere stands against the act."""
+@dataclass(frozen=True)
+class Difference:
+    """Between the peers that devices have and those that they should have."""
+
+    to_end: list[Peer]
+    to_issue: dict[Spot, Terms]
+    to_change: dict[Terms, list[Peer]]
+    kept: dict[Spot, Peer]
+
+    @property
+    def devices(self) -> set[int]:
+        """Which it concerns."""
+        changing = (peer for peers in self.to_change.values() for peer in peers)
+        return {peer.device_id for peer in (*self.to_end, *changing)} | {device for device, _ in self.to_issue}
+
+
+def compare(devices: Collection[Device], now: dt.datetime, on: Collection[int] | None = None) -> Difference:
+    """`on` names the servers that are looked at, where not all are. Five queries, however many devices there are."""
+    spots = [(device.pk, device.person_id) for device in devices if device.person.left_at is None]
+    wanted = wanted_peers(spots, rights_of({person for _, person in spots}, now, on), now)
+    live = _live_peers(devices, on)
+    to_change: defaultdict[Terms, list[Peer]] = defaultdict(list)
+    for spot, peer in live.items():
+        if spot in wanted and any(getattr(peer, name) != value for name, value in values_of(wanted[spot]).items()):
+            to_change[wanted[spot]].append(peer)
+    return Difference(
+        to_end=[peer for spot, peer in live.items() if spot not in wanted],
+        to_issue={spot: terms for spot, terms in wanted.items() if spot not in live},
+        to_change=to_change,
+        kept={spot: peer for spot, peer in live.items() if spot in wanted},
+    )
+
+
+def settle(
+    people: Collection[int],
+    *,
+    this: Act,
+    ending: Ending,
+    on: Collection[int] | None = None,
+    issues: bool = True,
+) -> Settled:
+    """Inside the caller's act: makes the Peers of these people what their rights say, on the servers `on` where not on
+    all. Without `issues` no new peer is made, so no full pool stands against the act."""
     now = timezone.now()
     devices = lock_devices(people)
-    wanted = wanted_peers(devices, now)
-    live = _live_peers(devices)
-    to_end = [peer for place, peer in live.items() if place not in wanted]
-    to_issue = {place: terms for place, terms in wanted.items() if place not in live}
-    if issue_on is not None:
-        to_issue = {place: terms for place, terms in to_issue.items() if place[1] in issue_on}
-    to_change = _with_other_terms(live, wanted)
-    touched = {peer.server_id for peer in to_end} | {server for _, server in to_issue} | set(to_change)
+    found = compare(devices, now, on)
+    to_issue = found.to_issue if issues else {}
+    heard = _change_terms(found.to_change)
+    touched = heard | {peer.server_id for peer in found.to_end} | {server for _, server in to_issue}
     servers = {server.pk: server for server in lock_servers(touched)}
     # Whoever comes first after their end: they expired, and nobody withdrew them.
-    over = {peer.pk: peer for peer in to_end if peer.expires_at and peer.expires_at <= now}
+    over = {peer.pk: peer for peer in found.to_end if peer.expires_at and peer.expires_at <= now}
     end_peers(over.values(), this=this, ending=EXPIRED, now=now)
-    end_peers([peer for peer in to_end if peer.pk not in over], this=this, ending=ending, now=now)
-    kept = {place: peer for place, peer in live.items() if place in wanted}
-    issue_peers(to_issue, devices=devices, live=kept, servers=servers, issued_by=str(this.actor))
+    end_peers([peer for peer in found.to_end if peer.pk not in over], this=this, ending=ending, now=now)
+    issue_peers(to_issue, devices=devices, live=found.kept, servers=servers, issued_by=str(this.actor))
     mark_changed(touched)
-    return Settled(len(to_issue), len(to_end), len(to_change))
+    return Settled(len(to_issue), len(found.to_end), sum(map(len, found.to_change.values())))
 
 
-def _live_peers(devices: list[Device]) -> dict[tuple[int, int], Peer]:
-    rows = Peer.objects.filter(device__in=devices, ended_at=None)
-    return {(peer.device_id, peer.server_id): peer for peer in rows}
+def _live_peers(devices: Collection[Device], on: Collection[int] | None) -> dict[Spot, Peer]:
+    rows = Peer.objects.filter(device__in=[device.pk for device in devices], ended_at=None)
+    rows = rows if on is None else rows.filter(server__in=on)
+    return {(peer.device_id, peer.server_id): peer for peer in rows.defer("preshared_key")}
 
 
-def _with_other_terms(live: dict[tuple[int, int], Peer], wanted: dict[tuple[int, int], Terms]) -> set[int]:
-    """Writes new networks and ends of peers that stay; the servers where the end is another."""
-    changed, touched = [], set()
-    for place, peer in live.items():
-        terms = wanted.get(place)
-        if terms is None or (list(terms.networks), terms.expires_at) == (peer.networks, peer.expires_at):
-            continue
-        if peer.expires_at != terms.expires_at:
-            touched.add(peer.server_id)
-        peer.networks, peer.expires_at = list(terms.networks), terms.expires_at
-        changed.append(peer)
-    Peer.objects.bulk_update(changed, ["networks", "expires_at"])
-    return touched
+def _change_terms(to_change: dict[Terms, list[Peer]]) -> set[int]:
+    """Writes other terms to peers that stay. The servers that have to hear of it: networks are the client's alone."""
+    heard = set()
+    for terms, peers in to_change.items():
+        values = values_of(terms)
+        told = {name: value for name, value in values.items() if name != "networks"}
+        heard |= {peer.server_id for peer in peers if any(getattr(peer, name) != told[name] for name in told)}
+        Peer.objects.filter(pk__in=[peer.pk for peer in peers]).update(**values)
+    return heard
 
 
 def end_peers(peers: Collection[Peer], *, this: Act, ending: Ending, now: dt.datetime) -> None:
@@ -108,43 +139,3 @@ def end_peers(peers: Collection[Peer], *, this: Act, ending: Ending, now: dt.dat
     ranges = {pk for peer in peers for pk in (peer.ipv4_id, peer.ipv6_id)}
     staying = Peer.objects.filter(Q(ipv4__in=ranges) | Q(ipv6__in=ranges), ended_at=None)
     free_ranges(ranges - {pk for pair in staying.values_list("ipv4", "ipv6") for pk in pair}, now)
-
-
-def settle_placements() -> dict[int, str]:
-    """Servers that are new in their environment get the peers that grants give them. Returns those whose pool is
-    too small for that, with why; they wait, and hold up no other."""
-    full = {}
-    for placement in Placement.objects.filter(settled_at=None, ended_at=None).select_related("server__environment"):
-        try:
-            _settle_placement(placement, actor=SYSTEM)
-        except PoolExhausted as error:
-            full[placement.server_id] = str(error)
-    return full
-
-
-def _settle_placement(placement: Placement, *, actor: Actor) -> None:
-    server = placement.server
-    with act(Verb.PEER_SETTLE, actor=actor, reason="the server is new in its environment") as this:
-        if not Placement.objects.filter(pk=placement.pk, settled_at=None).update(settled_at=timezone.now()):
-            this.on(server, changes={}, environment=server.environment.name)
-            return
-        grants = open_grants(timezone.now())
-        people = set(grants.filter(environment=placement.environment_id).values_list("person", flat=True))
-        done = settle(people, this=this, ending=Ending(), issue_on={server.pk})
-        this.on(server, changes={"peers": ["0", str(done.issued)]}, environment=server.environment.name)
-
-
-def expire_peers() -> int:
-    """Peers whose time is over end here; their servers hear of it at the next push. How many people it touched."""
-    now = timezone.now()
-    due = Peer.objects.filter(ended_at=None, expires_at__lte=now).values_list("device__person", flat=True)
-    people = list(Person.objects.filter(pk__in=set(due)))
-    for person in people:
-        with act(Verb.PEER_EXPIRE, actor=SYSTEM, reason="the grant's end came") as this:
-            done = settle([person.pk], this=this, ending=EXPIRED, issue_on=())
-            this.on(person, changes={"peers ended": ["", str(done.ended)]})
-    return len(people)
-
-
-def people_of(grants: Iterable[Grant]) -> set[int]:
-    return {grant.person_id for grant in grants}

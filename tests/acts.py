@@ -17,7 +17,7 @@ from fleet.models import ApiToken, Environment, Role, Server, User
 from nodes.models import HeldPush, Hold, ReviewItem
 from nodes.reviews import decide_review
 from nodes.services import approve_hold, request_enrolment
-from peers import revocation
+from peers import granting, revocation
 from peers import services as people
 from peers.models import Device, Grant, Peer, Person
 from tests.build import make_device, make_grant, make_person, make_review, make_server, new_public_key
@@ -194,7 +194,7 @@ ACTS = [
     _asked(
         "grant.add",
         lambda w: f"{w.person.name} to {w.server}",
-        people.grant_access,
+        granting.grant_access,
         person=lambda w: w.person,
         server=lambda w: w.server,
         reason=WHY,
@@ -204,7 +204,7 @@ ACTS = [
     _asked(
         "grant.end",
         lambda w: str(w.grant),
-        people.end_grants,
+        granting.end_grants,
         grants=lambda w: [w.grant],
         reason=WHY,
         says=WHY,

@@ -11,8 +11,9 @@ from audit.services import SYSTEM
 from fleet.models import Environment, Server
 from fleet.services import add_server
 from nodes.models import ReviewItem
+from peers.granting import grant_access
 from peers.models import Device, Grant, Peer, Person
-from peers.services import add_person, grant_access, register_device
+from peers.services import add_person, register_device
 
 _numbers = itertools.count(1)
 

@@ -13,10 +13,10 @@ from nodes.drain import drain, finish, poll
 from nodes.enrol import run_enrolment
 from nodes.models import Enrolment
 from nodes.services import request_enrolment
+from peers.due import settle_placements
 from peers.models import Device, Peer, Person
 from peers.selectors import config_of
 from peers.services import register_device
-from peers.settle import settle_placements
 from tests.lab.lab import Lab
 from tests.lab.machines import Client, Server
 from tests.lab.tunnels import KeyPair, new_keypair

@@ -7,8 +7,9 @@ from fleet.models import ApiToken, Bastion, Environment, Role, User
 from fleet.services import add_bastion, give_role
 from fleet.tokens import add_token
 from nodes.models import Enrolment, HeldPush, Hold, PlanRequest, Run
-from peers.models import Device, Peer
+from peers.models import Device, Peer, Team
 from peers.revocation import revoke_devices
+from peers.teams import add_team
 from tests.build import make_device, make_grant, make_person, make_review, make_server
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8Z"
@@ -20,6 +21,7 @@ def furnish(environment: Environment, user: User, count: int = 1) -> None:
         server, person = make_server(environment), make_person()
         make_grant(person, environment)
         make_device(person)
+        add_team(actor=SYSTEM, name=f"team-{Team.objects.count()}")
         old = make_device(person, "old phone")
         revoke_devices(actor=SYSTEM, devices=[old], reason="lost")
         Run.objects.create(server=server, epoch=1, generation=1, outcome=Run.Outcome.APPLIED)

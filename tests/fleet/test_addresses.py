@@ -17,10 +17,11 @@ from fleet.models import AddressRange, Environment, Server
 from fleet.pools import Address, PoolExhausted, bounds, free_addresses, from_hex, gateway, to_hex
 from fleet.services import change_server
 from nodes.chores import release_rested
+from peers.due import settle_placements
+from peers.granting import end_grants, grant_access
 from peers.models import Device, Grant, Peer
 from peers.revocation import revoke_devices
-from peers.services import end_grants, grant_access, register_device
-from peers.settle import settle_placements
+from peers.services import register_device
 from tests.build import make_device, make_grant, make_peers, make_person, make_server, new_public_key
 
 pools = st.one_of(
@@ -106,9 +107,12 @@ def test_a_full_pool_elsewhere_does_not_stand_against_the_end_of_access(
 
 def insert(server: Server, first: str, last: str, released: bool = False) -> None:
     """As anybody with the database's password could."""
-    sql = "INSERT INTO fleet_addressrange (server_id, first, last, released_at) VALUES (%s, %s, %s, %s)"
+    sql = (
+        "INSERT INTO fleet_addressrange (server_id, first, last, kind, reason, taken_by, taken_at, released_at)"
+        " VALUES (%s, %s, %s, 'peer', '', '', %s, %s)"
+    )
     with connection.cursor() as cursor:
-        cursor.execute(sql, [server.pk, first, last, timezone.now() if released else None])
+        cursor.execute(sql, [server.pk, first, last, timezone.now(), timezone.now() if released else None])
 
 
 def text(number: int) -> str:

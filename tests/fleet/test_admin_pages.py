@@ -40,6 +40,7 @@ def test_no_page_of_django_s_own_is_left_over() -> None:
         *("audit.Event", "fleet.ApiToken", "fleet.Bastion", "fleet.Environment", "fleet.Role", "fleet.Server"),
         *("fleet.User", "nodes.Enrolment", "nodes.Hold", "nodes.PlanRequest", "nodes.ReviewItem", "nodes.Run"),
         *("peers.Device", "peers.Grant", "peers.Peer", "peers.Person", "peers.Revocation"),
+        "peers.Team",
     }
 
 

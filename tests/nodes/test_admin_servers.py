@@ -14,8 +14,8 @@ from fleet.models import Environment, Server, ServerStatus, User
 from nodes.models import BootstrapLogin, Enrolment, HeldPush, Hold, PlanRequest, ReviewItem
 from nodes.observe import DriftSeen, NodeState
 from nodes.status import record_failure, record_observation
+from peers.granting import end_grants
 from peers.models import Grant, Person
-from peers.services import end_grants
 from tests.build import make_peers, make_person, make_review, make_server
 from tests.doors import browser, rows
 

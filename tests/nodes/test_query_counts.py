@@ -16,9 +16,9 @@ from nodes import status
 from nodes.desired import desired_state, keys_to_kill
 from nodes.observe import NodeState, PeerSeen, ReceiptSeen
 from nodes.status import Confirmation
-from peers.entitlement import wanted_peers
 from peers.models import Device, Grant, Peer, Receipt
 from peers.revocation import revoke_devices
+from peers.rights import rights_of
 from peers.settle import Ending, settle
 from tests.build import make_grant, make_peers, make_person, make_server
 
@@ -51,11 +51,11 @@ def settled(people: list[int], server: Server) -> None:
         this.on(server, changes={})
 
 
-def test_settling_thirty_people_asks_as_often_as_three(staging: Environment) -> None:
+def test_settling_twenty_people_asks_as_often_as_three(staging: Environment) -> None:
     servers = [make_server(staging), make_server(staging)]
-    groups = [new_people(staging, count) for count in (3, 3, 30)]
+    groups = [new_people(staging, count) for count in (3, 3, 20)]
     _, few, many = (queries(lambda group=group: settled(group, servers[0])) for group in groups)  # type: ignore[misc]
-    assert Peer.objects.count() == 72
+    assert Peer.objects.count() == 52
     assert few == many
 
 
@@ -70,11 +70,11 @@ def test_ending_thirty_accesses_asks_as_often_as_three(staging: Environment) -> 
     assert few == many
 
 
-def test_who_is_wanted_where_takes_three_queries(staging: Environment) -> None:
+def test_who_is_wanted_where_takes_two_queries(staging: Environment) -> None:
     make_server(staging)
     make_peers(staging, 12)
-    devices = list(Device.objects.all())
-    assert queries(lambda: wanted_peers(devices, timezone.now())) <= 3
+    people = set(Device.objects.values_list("person", flat=True))
+    assert queries(lambda: rights_of(people, timezone.now())) == 2
 
 
 def test_the_desired_state_of_a_hundred_peers_takes_as_many_queries_as_of_ten(staging: Environment) -> None:

@@ -9,10 +9,11 @@ from django.utils import timezone
 from audit.models import Event
 from audit.services import SYSTEM
 from fleet.models import Environment, Server, User
+from peers.due import expire_peers
+from peers.granting import end_grants, grant_access
 from peers.models import Grant, Peer, Person, Receipt
 from peers.revocation import revoke_devices, revoke_person
-from peers.services import change_person, end_grants, grant_access, register_device
-from peers.settle import expire_peers
+from peers.services import change_person, register_device
 from tests.build import make_device, make_grant, make_person, make_server, new_public_key
 
 pytestmark = pytest.mark.django_db

@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audit.services import SYSTEM
-from fleet.models import Environment, Server
+from fleet.models import Environment, Placement, Server
+from peers.due import settle_placements
 from peers.entitlement import Terms, wanted_peers
 from peers.models import Device, Grant, Peer
-from peers.settle import settle_placements
+from peers.rights import rights_of
 from tests.build import make_device, make_person, make_server
 
 pytestmark = pytest.mark.django_db
@@ -26,13 +27,18 @@ grants = st.lists(
             "person": st.integers(0, 1),
             "place": st.integers(0, 4),  # two environments, then three servers
             "networks": st.lists(st.sampled_from(NETWORKS), max_size=2, unique=True),
-            "began_at": hours,
+            "begins_at": hours,
             "until": st.none() | hours,
             "ended_at": st.none() | hours,
         }
     ),
     max_size=8,
 )
+
+
+def wanted(devices: list[Device], at: dt.datetime) -> dict[tuple[int, int], Terms]:
+    spots = [(device.pk, device.person_id) for device in devices if device.revoked_at is None]
+    return wanted_peers(spots, rights_of({person for _, person in spots}, at), at)
 
 
 def naive(devices: list[Device], servers: list[Server]) -> dict[tuple[int, int], Terms]:
@@ -43,8 +49,8 @@ def naive(devices: list[Device], servers: list[Server]) -> dict[tuple[int, int],
             for grant in Grant.objects.all()
             if grant.person_id == device.person_id
             and (grant.server_id == server.pk or grant.environment_id == server.environment_id)
-            and grant.began_at <= NOW
-            and grant.ended_at is None
+            and grant.begins_at <= NOW
+            and (grant.ended_at is None or grant.ended_at > NOW)
             and (grant.until is None or grant.until > NOW)
         ]
         if held and device.revoked_at is None:
@@ -72,17 +78,19 @@ def test_wanted_peers_are_those_that_a_naive_model_wants(
             person, place = people[int(str(values.pop("person")))], int(str(values.pop("place")))
             where = {"environment": places[place]} if place < 2 else {"server": servers[place - 2]}
             Grant.objects.create(person=person, granted_by="x", reason="x", **where, **values)
-        assert wanted_peers(devices, NOW) == naive(devices, servers)
+        Placement.objects.update(began_at=NOW)
+        assert wanted(devices, NOW) == naive(devices, servers)
         transaction.set_rollback(True)
 
 
 def test_a_grant_counts_from_its_first_moment_and_not_at_its_last(staging: Environment) -> None:
     server, person = make_server(staging), make_person()
     device = make_device(person)
-    Grant.objects.create(person=person, server=server, began_at=NOW, until=NOW + dt.timedelta(hours=1), reason="x")
-    assert set(wanted_peers([device], NOW)) == {(device.pk, server.pk)}
-    assert wanted_peers([device], NOW - dt.timedelta(microseconds=1)) == {}
-    assert wanted_peers([device], NOW + dt.timedelta(hours=1)) == {}
+    Grant.objects.create(person=person, server=server, begins_at=NOW, until=NOW + dt.timedelta(hours=1), reason="x")
+    Placement.objects.update(began_at=NOW - dt.timedelta(hours=1))
+    assert set(wanted([device], NOW)) == {(device.pk, server.pk)}
+    assert wanted([device], NOW - dt.timedelta(microseconds=1)) == {}
+    assert wanted([device], NOW + dt.timedelta(hours=1)) == {}
 
 
 def test_a_server_that_is_new_in_its_environment_gets_its_peers_from_the_sweep(staging: Environment) -> None:

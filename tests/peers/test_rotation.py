@@ -14,9 +14,10 @@ from nodes.desired import desired_state
 from nodes.models import ReviewItem
 from nodes.render import peer_lines
 from nodes.reviews import decide_review, hand_on_reviews
+from peers.granting import end_grants
 from peers.models import Device, Grant, Peer, Revocation
 from peers.revocation import revoke_devices
-from peers.services import end_grants, register_device
+from peers.services import register_device
 from tests.build import make_device, make_grant, make_person, make_review, make_server, new_public_key
 from tests.doors import browser, script
 from tests.nodes.journals import Node, journal, read

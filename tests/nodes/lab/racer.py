@@ -16,9 +16,10 @@ from django.core.exceptions import ValidationError  # noqa: E402
 
 from audit.services import SYSTEM  # noqa: E402
 from fleet.models import Environment  # noqa: E402
+from peers.granting import grant_access  # noqa: E402
 from peers.models import Person  # noqa: E402
 from peers.revocation import revoke_key  # noqa: E402
-from peers.services import grant_access, register_device  # noqa: E402
+from peers.services import register_device  # noqa: E402
 
 Order = Mapping[str, str | int]
 

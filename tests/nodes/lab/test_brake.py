@@ -9,9 +9,9 @@ from fleet.models import Environment, Server, User
 from nodes.brake import UNRECORDED
 from nodes.models import HeldPush, Hold
 from nodes.services import approve_hold
+from peers.granting import end_grants
 from peers.models import Grant, Peer, PeerStatus, Receipt
 from peers.revocation import revoke_devices
-from peers.services import end_grants
 from tests.build import make_peers
 from tests.fleet_in_lab import Console, console
 from tests.lab import machines

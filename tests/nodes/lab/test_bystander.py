@@ -7,9 +7,9 @@ import pytest
 
 from audit.services import SYSTEM
 from fleet.models import Environment
+from peers.granting import end_grants
 from peers.models import Grant
 from peers.revocation import revoke_devices
-from peers.services import end_grants
 from tests.build import make_grant, make_person
 from tests.lab.lab import Lab
 from tests.nodes.lab.scene import Scene, contractor

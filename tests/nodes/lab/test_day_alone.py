@@ -12,8 +12,8 @@ from audit.services import SYSTEM
 from fleet.models import Environment, User
 from nodes.crew import Crew
 from nodes.models import ReviewItem, Run
+from peers.granting import grant_access
 from peers.models import Receipt, Revocation
-from peers.services import grant_access
 from tests.build import make_person
 from tests.lab.lab import Lab
 from tests.lab.machines import Server

@@ -10,8 +10,8 @@ from nodes.brake import UNRECORDED
 from nodes.models import Hold, PlanRequest, Run
 from nodes.plans import fill_plan
 from nodes.services import request_plan
+from peers.granting import end_grants
 from peers.models import Device, Grant, Peer, PeerStatus
-from peers.services import end_grants
 from tests.build import make_device, make_grant, make_peers, make_person
 from tests.fleet_in_lab import Console, console
 from tests.lab import machines

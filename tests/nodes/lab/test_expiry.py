@@ -9,8 +9,8 @@ from audit.models import Event
 from audit.services import SYSTEM
 from fleet.models import AddressRange, Environment
 from nodes.chores import do_chores, release_rested
+from peers.granting import grant_access
 from peers.models import Peer
-from peers.services import grant_access
 from tests.build import make_person
 from tests.fleet_in_lab import connect, console, register
 from tests.lab.lab import Lab

@@ -4,7 +4,7 @@ import pytest
 
 from audit.services import SYSTEM
 from fleet.models import Environment
-from peers.services import grant_access
+from peers.granting import grant_access
 from tests.build import make_person
 from tests.fleet_in_lab import connect, console, register, tunnel_file
 from tests.lab.lab import Lab

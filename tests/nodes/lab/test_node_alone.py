@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from audit.services import SYSTEM
 from fleet.models import Environment
-from peers.services import grant_access
+from peers.granting import grant_access
 from tests.build import make_person
 from tests.fleet_in_lab import connect, console, register
 from tests.lab.lab import Lab

@@ -1,0 +1,74 @@
+"""Moving access from one server to another: dead on the old one before it is alive on the new one."""
+
+from collections.abc import Collection
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils import timezone
+
+from audit.services import Act, Actor, act
+from audit.verbs import Verb
+from fleet.access import require_operator
+from fleet.changes import mark_changed
+from fleet.models import Server
+from peers.granting import lock_teams
+from peers.models import Grant, Peer
+from peers.rights import grants_of, holders_of
+from peers.settle import Ending, lock_devices, settle
+
+
+def move_grant(*, actor: Actor, grant: Grant, server: Server, reason: str) -> Grant:
+    """The same right to another server. Its peers there are let in once the old ones were seen gone."""
+    require_operator(actor, grant.place, server.environment)
+    if not reason.strip():
+        raise ValidationError({"reason": "Say why this access moves."})
+    if grant.server is None or grant.server == server:
+        raise ValidationError({"server": "Only a grant to one server moves, and to another one."})
+    old, now = grant.server, timezone.now()
+    with act(Verb.GRANT_MOVE, actor=actor, reason=reason) as this:
+        lock_teams([grant.team_id] if grant.team_id else [])
+        people = holders_of([grant], now)
+        lock_devices(people)
+        if not Grant.objects.filter(pk=grant.pk, ended_at=None).update(ended_at=now):
+            raise ValidationError("This grant has ended already: look again.", code="taken")
+        moved = _copy(grant, server, actor)
+        moved.full_clean()
+        moved.save(force_insert=True)
+        _refuse_kept(people, old)
+        settle(people, this=this, ending=Ending(is_decided=len(people) == 1), on={old.pk, server.pk})
+        _let_wait(old, server, this)
+        changes = {"server": [old.name, server.name]}
+        this.on(moved, changes=changes, environment=server.environment.name)
+    return moved
+
+
+def _copy(grant: Grant, server: Server, actor: Actor) -> Grant:
+    names = ("person", "team", "networks", "hours", "pool", "begins_at", "until", "reason", "begun_at")
+    return Grant(
+        server=server, granted_by=str(actor), moved_from=grant, **{name: getattr(grant, name) for name in names}
+    )
+
+
+def _refuse_kept(people: Collection[int], old: Server) -> None:
+    """Access that another grant carries would stay alive on the old server."""
+    kept = grants_of(people, timezone.now())
+    other = kept.filter(server=old).first() or kept.filter(environment=old.environment).first()
+    if other is not None:
+        raise ValidationError({"server": f"Another grant, {other}, carries access to {old} too: end that one first."})
+
+
+def _let_wait(old: Server, server: Server, this: Act) -> None:
+    ended = dict(Peer.objects.filter(server=old, ended_act=this.id).values_list("device", "pk"))
+    for peer in Peer.objects.filter(server=server, device__in=ended, ended_at=None, gone_at=None):
+        Peer.objects.filter(pk=peer.pk).update(waits_for=ended[peer.device_id])
+
+
+def let_moved_in() -> int:
+    """Peers whose old peer was seen gone are wanted now. How many there were."""
+    with transaction.atomic():
+        ready = Peer.objects.filter(ended_at=None, waits_for__gone_at__isnull=False)
+        found = dict(ready.values_list("pk", "server"))
+        if found:
+            Peer.objects.filter(pk__in=found).update(waits_for=None)
+            mark_changed(found.values())
+    return len(found)

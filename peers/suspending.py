@@ -1,0 +1,125 @@
+"""Suspending and resuming: reversible, and the key, the addresses and the grants stay."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import or_
+from uuid import UUID
+
+from django.core.exceptions import ValidationError
+from django.db.models import Q
+from django.utils import timezone
+
+from audit.services import SYSTEM, Act, Actor, act, cut
+from audit.verbs import Verb
+from fleet.access import require_operator
+from fleet.changes import mark_changed
+from fleet.models import Environment
+from peers.models import Device, Peer, Person, Suspension
+from peers.settle import lock_devices
+
+Target = Person | Device | Peer
+
+
+def suspend(*, actor: Actor, targets: Sequence[Target], reason: str, is_idle: bool = False) -> list[Suspension]:
+    """Keeps people, devices or peers out, everywhere that they are. Several at once obey the brake."""
+    if not targets:
+        raise ValidationError({"targets": "Choose at least one."})
+    _need(reason)
+    with act(Verb.SUSPEND, actor=actor, reason=reason) as this:
+        peers = _lock_peers(targets)
+        require_operator(actor, *_environments(peers))
+        found = [_new(target, this) for target in targets]
+        for one in found:
+            one.is_idle, one.is_decided = is_idle, len(targets) == 1 and not is_idle
+            one.full_clean()
+        Suspension.objects.bulk_create(found)
+        mark_changed({peer.server_id for peer in peers})
+        label = str(targets[0]) if len(targets) == 1 else f"{len(targets)} at once"
+        changes = {"suspended": ["", cut("; ".join(map(str, targets)), 2000)]}
+        this.on(targets[0], changes=changes, label=label, environment=_only(peers))
+    return found
+
+
+def resume(*, actor: Actor, suspension: Suspension, reason: str) -> Suspension:
+    """What was kept out is wanted again, unless something else keeps it out."""
+    _need(reason)
+    target = suspension.target
+    with act(Verb.RESUME, actor=actor, reason=reason) as this:
+        peers = _lock_peers([target])
+        require_operator(actor, *_environments(peers))
+        _refuse_disabled(target)
+        suspension.ended_at, suspension.ended_by = timezone.now(), str(actor)
+        values = {"ended_at": suspension.ended_at, "ended_by": suspension.ended_by}
+        if not Suspension.objects.filter(pk=suspension.pk, ended_at=None).update(**values):
+            raise ValidationError("This suspension has ended already: look again.", code="taken")
+        mark_changed({peer.server_id for peer in peers})
+        this.on(target, changes={"suspended": [suspension.reason, ""]}, environment=_only(peers))
+    return suspension
+
+
+def _need(reason: str) -> None:
+    if not reason.strip():
+        raise ValidationError({"reason": "Say why: the ledger keeps it."})
+
+
+def _new(target: Target, this: Act) -> Suspension:
+    name = target._meta.model_name
+    return Suspension(reason=this.reason, suspended_by=str(this.actor), began_act=this.id, **{str(name): target})
+
+
+def _refuse_disabled(target: Target) -> None:
+    user = target.user if isinstance(target, Person) else None
+    if user is not None and not user.is_active:
+        raise ValidationError(f"The sign-in {user} is disabled: enable it first.")
+
+
+def _lock_peers(targets: Sequence[Target]) -> list[Peer]:
+    """Live peers of the targets, read while nobody can issue another to these people."""
+    lock_devices({owner_of(target).pk for target in targets})
+    ids: defaultdict[str, list[object]] = defaultdict(list)
+    for target in targets:
+        ids[f"{PATHS[type(target)]}__in"].append(target.pk)
+    one_of = reduce(or_, (Q(**{path: found}) for path, found in ids.items()))
+    return list(Peer.objects.filter(one_of, ended_at=None).select_related("server__environment"))
+
+
+PATHS: dict[type, str] = {Person: "device__person", Device: "device", Peer: "pk"}
+
+
+def owner_of(target: Target) -> Person:
+    if isinstance(target, Person):
+        return target
+    return target.person if isinstance(target, Device) else target.device.person
+
+
+def _environments(peers: Iterable[Peer]) -> set[Environment]:
+    return {peer.server.environment for peer in peers}
+
+
+def _only(peers: Iterable[Peer]) -> str:
+    names = {environment.name for environment in _environments(peers)}
+    return names.pop() if len(names) == 1 else ""
+
+
+def kept_out(server_id: int) -> dict[UUID, tuple[UUID, bool]]:
+    """Live peers of a server that a suspension keeps out -> the act that began it, and whether it was decided for this
+    one person. Three queries, from the few suspensions there are."""
+    found: dict[UUID, tuple[UUID, bool]] = {}
+    for path in ("peer", "device__peers", "person__devices__peers"):
+        here = {f"{path}__server": server_id, f"{path}__ended_at": None}
+        rows = Suspension.objects.filter(ended_at=None, **here).order_by("is_decided")
+        for peer, act_id, is_decided in rows.values_list(f"{path}__pk", "began_act", "is_decided"):
+            if is_decided or peer not in found:
+                found[peer] = act_id, is_decided
+    return found
+
+
+DISABLED = "their sign-in was disabled"
+
+
+def suspend_disabled() -> int:
+    """Whoever may not sign in any more has no tunnel either, until they may and an operator resumes them."""
+    held = Suspension.objects.filter(ended_at=None).exclude(person=None).values("person")
+    people = Person.objects.filter(user__is_active=False, left_at=None).exclude(pk__in=held)
+    return len([suspend(actor=SYSTEM, targets=[person], reason=DISABLED) for person in people])

@@ -1,0 +1,109 @@
+"""Teams: who joins one has what it has, who leaves it has not."""
+
+import datetime as dt
+from collections.abc import Sequence
+
+from django.core.exceptions import ValidationError
+from django.db.models import F
+from django.utils import timezone
+
+from audit.services import Actor, act
+from audit.verbs import Verb
+from fleet.access import require_operator
+from fleet.models import Environment
+from peers.granting import lock_teams
+from peers.models import Grant, Membership, Person, Team
+from peers.services import refuse_left
+from peers.settle import Ending, settle
+
+
+def add_team(*, actor: Actor, name: str, description: str = "") -> Team:
+    require_operator(actor)
+    team = Team(name=name, description=description)
+    with act(Verb.TEAM_ADD, actor=actor) as this:
+        team.full_clean()
+        team.save(force_insert=True)
+        this.on(team)
+    return team
+
+
+def end_team(*, actor: Actor, team: Team, reason: str) -> Team:
+    """The team is no more. Its grants have to be ended before, so that nobody loses access by the way."""
+    require_operator(actor, *environments_of(team))
+    _need(reason)
+    with act(Verb.TEAM_END, actor=actor, reason=reason) as this:
+        lock_teams([team.pk])
+        if Grant.objects.filter(team=team, ended_at=None).exists():
+            raise ValidationError({"team": f"The team {team} has grants: end these first."})
+        now = timezone.now()
+        if not Team.objects.filter(pk=team.pk, ended_at=None).update(ended_at=now):
+            raise ValidationError("This team has ended already: look again.", code="taken")
+        Membership.objects.filter(team=team, ended_at=None).update(ended_at=now)
+        team.ended_at = now
+        this.on(team, changes={"ended_at": ["", now.isoformat()]})
+    return team
+
+
+def join_team(
+    *, actor: Actor, team: Team, people: Sequence[Person], until: dt.datetime | None = None, reason: str = ""
+) -> list[Membership]:
+    """These people have what the team has, from now on. The actor operates all of it."""
+    require_operator(actor, *environments_of(team))
+    if not people:
+        raise ValidationError({"people": "Choose at least one person."})
+    with act(Verb.TEAM_JOIN, actor=actor, reason=reason) as this:
+        lock_teams([team.pk])
+        now = timezone.now()
+        _refuse_ended(team)
+        # Who was in it until a time that is over may come again.
+        over = Membership.objects.filter(team=team, person__in=people, ended_at=None, until__lte=now)
+        over.update(ended_at=F("until"))
+        joined = [Membership(person=person, team=team, until=until, added_by=str(actor)) for person in people]
+        for membership in joined:
+            membership.full_clean()
+            _check(membership, now)
+        Membership.objects.bulk_create(joined)
+        settle([person.pk for person in people], this=this, ending=Ending())
+        this.on(team, changes={"members": ["", ", ".join(person.name for person in people)[:2000]]})
+    return joined
+
+
+def leave_team(*, actor: Actor, memberships: Sequence[Membership], reason: str) -> None:
+    """What they had by the team alone is withdrawn; keys live on. Several at once obey the brake."""
+    if not memberships:
+        raise ValidationError({"memberships": "Choose at least one membership."})
+    _need(reason)
+    teams = {membership.team for membership in memberships}
+    require_operator(actor, *{place for team in teams for place in environments_of(team)})
+    with act(Verb.TEAM_LEAVE, actor=actor, reason=reason) as this:
+        lock_teams(team.pk for team in teams)
+        ids, people = [one.pk for one in memberships], {one.person_id for one in memberships}
+        if Membership.objects.filter(pk__in=ids, ended_at=None).update(ended_at=timezone.now()) != len(ids):
+            raise ValidationError("One of these memberships has ended already: look again.", code="taken")
+        settle(people, this=this, ending=Ending(is_decided=len(people) == 1), issues=False)
+        names = ", ".join(str(one) for one in memberships)
+        this.on(memberships[0].team, changes={"members": [names[:2000], ""]})
+
+
+def environments_of(team: Team) -> set[Environment]:
+    """Where the team has access, or will have."""
+    held = Grant.objects.filter(team=team, ended_at=None).select_related("environment", "server__environment")
+    return {grant.place for grant in held}
+
+
+def _check(membership: Membership, now: dt.datetime) -> None:
+    refuse_left(membership.person)
+    if membership.until is not None and membership.until <= now:
+        raise ValidationError({"until": "Give an end in the future."})
+    if membership.until is None and membership.person.kind == Person.Kind.CONTRACTOR:
+        raise ValidationError({"until": f"{membership.person} is a contractor: their access needs an end date."})
+
+
+def _refuse_ended(team: Team) -> None:
+    if Team.objects.filter(pk=team.pk).exclude(ended_at=None).exists():
+        raise ValidationError({"team": f"The team {team} is no more."})
+
+
+def _need(reason: str) -> None:
+    if not reason.strip():
+        raise ValidationError({"reason": "Say why: the ledger keeps it."})
