@@ -6,7 +6,7 @@ from rest_framework.routers import DefaultRouter
 
 from fleet.api import BastionViewSet, EnvironmentViewSet, ScopedEventViewSet
 from nodes.api import EnrolmentViewSet, HoldViewSet, NodeServerViewSet, PlanRequestViewSet, ReviewItemViewSet
-from peers.api import DeviceViewSet, GrantViewSet, PeerViewSet, PersonViewSet, RevocationViewSet
+from peers.api.people import DeviceViewSet, GrantViewSet, PeerViewSet, PersonViewSet, RevocationViewSet
 
 router = DefaultRouter(trailing_slash=False)
 router.register("environments", EnvironmentViewSet, "environment")

@@ -30,7 +30,9 @@ PURE = (
     "nodes/supervisor.py",
     "nodes/transport.py",
     "peers/client_config.py",
+    "peers/entitlement.py",
     "peers/keys.py",
+    "peers/windows.py",
 )
 SCRIPT, INSTALLER = "nodes/script/muster_node.py", "nodes/script/muster_install.py"
 LONGEST_SCRIPTS = {SCRIPT: 1800, INSTALLER: 400}

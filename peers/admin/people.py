@@ -24,7 +24,7 @@ from peers.access import (
     visible_revocations,
     visible_teams,
 )
-from peers.api import config_answer
+from peers.api.people import config_answer
 from peers.forms import DeviceForm, GrantForm, PersonForm
 from peers.granting import end_grants
 from peers.models import Device, Grant, Peer, Person, Receipt, Revocation, Team
