@@ -12,7 +12,7 @@ from fleet.access import require_operator
 from fleet.models import Environment, Placement, Server
 from peers.models import AccessRequest, Grant, Person, Team
 from peers.rights import holders_of
-from peers.services import refuse_left
+from peers.services import who_stay
 from peers.settle import Ending, settle
 
 
@@ -73,8 +73,8 @@ def _check(grant: Grant, now: dt.datetime) -> None:
         raise ValidationError({"team": f"The team {grant.team} is no more."})
     if grant.person is None:
         return  # a contractor in a team has an end by their membership
-    refuse_left(grant.person)
-    if grant.until is None and grant.person.kind == Person.Kind.CONTRACTOR:
+    person = who_stay([grant.person])[0]
+    if grant.until is None and person.kind == Person.Kind.CONTRACTOR:
         raise ValidationError({"until": "A contractor's access needs an end date."})
 
 

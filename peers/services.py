@@ -1,6 +1,7 @@
 """The write path for people and devices. Grants, teams, suspensions and revocation have modules of their own."""
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -34,6 +35,7 @@ def change_person(*, actor: Actor, person: Person, reason: str = "", **values: A
     for name, value in values.items():
         setattr(person, name, value)
     with act(Verb.PERSON_CHANGE, actor=actor, reason=reason) as this:
+        who_stay([person])
         person.full_clean()
         _check_grants_end(person)
         person.save(update_fields=list(values))
@@ -59,10 +61,10 @@ def register_device(
     """
     held = grants_of([person.pk], timezone.now()).select_related("environment", "server__environment")
     require_operator(actor, *{grant.place for grant in held})
-    refuse_left(person)
     device = Device(person=person, name=name, public_key=public_key, replaces=replaces)
     with act(Verb.DEVICE_REGISTER, actor=actor) as this:
         device.clean_fields()
+        who_stay([person])
         lock_keys([public_key])
         _refuse_taken_key(public_key)
         _check_replaced(device)
@@ -73,10 +75,14 @@ def register_device(
     return device
 
 
-def refuse_left(person: Person) -> None:
-    """Inside or before a transaction; who leaves at the same moment is found by `settle`, under the person's lock."""
-    if person.left_at is not None:
-        raise ValidationError({"person": f"{person} has left: add them anew, with new keys."})
+def who_stay(people: Iterable[Person]) -> list[Person]:
+    """As they are now, locked until the transaction ends; ValidationError where somebody has left."""
+    ids = {person.pk for person in people}
+    found = list(Person.objects.select_for_update(no_key=True).filter(pk__in=ids).order_by("pk"))
+    for person in found:
+        if person.left_at is not None:
+            raise ValidationError({"person": f"{person} has left: add them anew, with new keys."})
+    return found
 
 
 def _check_replaced(device: Device) -> None:

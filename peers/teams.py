@@ -13,7 +13,7 @@ from fleet.access import require_operator
 from fleet.models import Environment
 from peers.granting import lock_teams
 from peers.models import Grant, Membership, Person, Team
-from peers.services import refuse_left
+from peers.services import who_stay
 from peers.settle import Ending, settle
 
 
@@ -58,10 +58,10 @@ def join_team(
         # Who was in it until a time that is over may come again.
         over = Membership.objects.filter(team=team, person__in=people, ended_at=None, until__lte=now)
         over.update(ended_at=F("until"))
-        joined = [Membership(person=person, team=team, until=until, added_by=str(actor)) for person in people]
+        joined = [Membership(person=one, team=team, until=until, added_by=str(actor)) for one in who_stay(people)]
         for membership in joined:
             membership.full_clean()
-            _check(membership, now)
+            _check_end(membership, now)
         Membership.objects.bulk_create(joined)
         settle([person.pk for person in people], this=this, ending=Ending())
         this.on(team, changes={"members": ["", ", ".join(person.name for person in people)[:2000]]})
@@ -91,8 +91,7 @@ def environments_of(team: Team) -> set[Environment]:
     return {grant.place for grant in held}
 
 
-def _check(membership: Membership, now: dt.datetime) -> None:
-    refuse_left(membership.person)
+def _check_end(membership: Membership, now: dt.datetime) -> None:
     if membership.until is not None and membership.until <= now:
         raise ValidationError({"until": "Give an end in the future."})
     if membership.until is None and membership.person.kind == Person.Kind.CONTRACTOR:
