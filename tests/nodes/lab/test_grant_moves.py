@@ -1,10 +1,12 @@
 """Access that moves from one server to another: never alive on both, whatever the servers and the Console do."""
 
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
+from django.db import connections
 
 from audit.services import SYSTEM
 from fleet.models import Environment, ServerStatus
@@ -56,6 +58,16 @@ def dial(fleet: Scene, seat: Seat, number: int) -> Stream:
     return seat.client.stream(f"10.{number + 1}.0.1", interface=f"wg{number}")
 
 
+@contextmanager
+def beside(act: Callable[[], None]) -> Iterator[None]:
+    """In a thread, with a connection of its own, at the same time."""
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(act)
+        yield
+        done.result(60)
+        thread.submit(connections.close_all).result()
+
+
 def test_the_tunnel_is_dead_on_the_old_server_before_it_lives_on_the_new_one(lab: Lab, fleet: Scene, ben: Seat) -> None:
     """D3: the old server cannot be reached at first; until it has proven that the peer is gone nobody gets in anew."""
     carol = on_one(lab, fleet)
@@ -105,10 +117,8 @@ def test_a_key_revoked_while_its_issue_is_pushed_to_three_servers_is_dead_on_all
     """D18: one of the three is dead at that time, the others have it or not."""
     carol = fleet.issue(contractor(staging), lab.add_clients(1)[0])
     fleet.machines[0].partition("drop")
-    thread = threading.Thread(target=fleet.console.push)
-    thread.start()
-    revoke_devices(actor=SYSTEM, devices=[carol.device], reason="lost")
-    thread.join(60)
+    with beside(fleet.console.push):
+        revoke_devices(actor=SYSTEM, devices=[carol.device], reason="lost")
     fleet.console.push()
     assert pending() == [fleet.rows[0].name]
     assert fleet.is_in_kernel(carol.pair.public_key)[1:] == [False, False]
