@@ -41,6 +41,7 @@ class Verb(StrEnum):
     PEER_EXPIRE = "peer.expire"
     REVOKE = "revocation.add"
     REVOKE_CONFIRMED = "revocation.confirmed"
+    REVOKE_OVERDUE = "revocation.overdue"
     PUSH_HELD = "push.held"
     PUSH_APPROVE = "push.approve"
     DRIFT_SEEN = "drift.seen"

@@ -18,6 +18,7 @@ from nodes.status import record_failure
 from nodes.targets import make_missing_keys
 from peers.due import settle_due
 from peers.models import Peer
+from peers.overdue import tell_overdue
 
 LOGIN_LIFE = dt.timedelta(minutes=10)
 RUNS_KEPT = dt.timedelta(days=30)
@@ -29,6 +30,7 @@ def do_chores(crew: Crew) -> "list[Future[None]]":
     """Once for the whole fleet. Returns the jobs that were taken up."""
     for server_id, why in settle_due().items():
         record_failure(server_id, reason="PoolExhausted", message=why, is_reachable=True)
+    tell_overdue()
     release_rested()
     hand_on_reviews()
     make_missing_keys()

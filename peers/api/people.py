@@ -225,7 +225,7 @@ class ReceiptSerializer(serializers.ModelSerializer[Receipt]):
     class Meta:
         model = Receipt
         fields = (
-            *("server", "server_name", "public_key", "confirmed_at", "generation"),
+            *("server", "server_name", "public_key", "confirmed_at", "overdue_at", "generation"),
             *("is_gone_from_kernel", "is_gone_from_disk", "is_durable", "found"),
         )
 

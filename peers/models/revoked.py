@@ -47,6 +47,7 @@ class Receipt(models.Model):
     public_key = models.CharField(max_length=44)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     confirmed_at = models.DateTimeField(null=True, blank=True)
+    overdue_at = models.DateTimeField(null=True, blank=True, help_text="When people were told that it is late.")
     is_gone_from_kernel = models.BooleanField(default=False)
     is_gone_from_disk = models.BooleanField(default=False)
     is_durable = models.BooleanField(default=False)
