@@ -9,7 +9,7 @@ from django.utils import timezone
 from audit.models import Event
 from audit.services import SYSTEM
 from fleet.models import Environment, Server, User
-from peers.due import expire_peers
+from peers.due import expire_peers, settle_placements
 from peers.granting import end_grants, grant_access
 from peers.models import Grant, Peer, Person, Receipt
 from peers.revocation import revoke_devices, revoke_person
@@ -237,3 +237,16 @@ def test_the_revocation_of_many_devices_is_named_after_all_of_them(staging: Envi
     several = [make_device(make_person(name)) for name in ("Ann", "Ben")]
     revoke_devices(actor=SYSTEM, devices=several, reason="left")
     assert Event.objects.latest("pk").target_label == "2 devices of 2 people"
+
+
+def test_a_full_pool_does_not_stand_against_the_end_of_one_of_two_grants(staging: Environment) -> None:
+    people = [make_person(name) for name in ("Ann", "Ben")]
+    grants = [make_grant(person, staging) for person in people for _ in range(2)]
+    for person in people:
+        make_device(person)
+    full = make_server(staging, ipv4_pool="10.9.0.0/30")
+    assert list(settle_placements()) == [full.pk]
+    end_grants(actor=SYSTEM, grants=grants[:1], reason="over")
+    grants[0].refresh_from_db()
+    assert grants[0].ended_at is not None
+    assert not Peer.objects.exists()
