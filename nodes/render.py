@@ -14,12 +14,14 @@ def canonical(value: object) -> str:
 
 def peer_fields(peer: PeerState) -> dict[str, object]:
     new_key = {"replaces": peer.replaces} if peer.replaces else {}
+    windows = {} if peer.windows is None else {"windows": [list(window) for window in peer.windows]}
     return {
         "public_key": peer.public_key,
         "preshared_key": peer.preshared_key,
         "allowed_ips": list(peer.allowed_ips),
         "expires_at": peer.expires_at,
         **new_key,
+        **windows,
     }
 
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True)
 class PeerState:
     """One peer as a server should hold it. `expires_at` in seconds since 1970, None for no end; `replaces` is the key
-    whose addresses it gets at its first handshake."""
+    whose addresses it gets at its first handshake. `windows` are (from, until) in seconds since 1970, rising and apart:
+    outside them it is shut; None for always open."""
 
     public_key: str
     preshared_key: str | None = field(repr=False)
     allowed_ips: tuple[str, ...]
     expires_at: int | None
     replaces: str | None = None
+    windows: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True)

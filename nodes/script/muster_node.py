@@ -25,6 +25,7 @@ import sys
 import syslog
 import time
 import traceback
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, NamedTuple
@@ -57,7 +58,7 @@ class Paths:
     proc: str = "/proc/sys"
 
 
-# ---------------------------------------------------------------- errors
+# ---------------------------------------------------------------- errors, values
 
 
 class Refused(Exception):
@@ -87,8 +88,6 @@ def defect(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     return "%s at line %s" % (type(error).__name__, frames[-1].lineno if frames else "?")
 
-
-# ---------------------------------------------------------------- values, parsed strictly
 
 KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
 KEY_TOKEN = re.compile(rb"[A-Za-z0-9+/]{43}=")
@@ -134,12 +133,12 @@ def parse_json(line: bytes) -> Json:
     return dict(value)
 
 
-def fields_of(value: Any, field: str, names: Iterable[str]) -> Json:
-    """`value` as an object that has these fields and no other."""
+def fields_of(value: Any, field: str, names: Sequence[str], optional: Sequence[str] = ()) -> Json:
+    """`value` as an object that has these fields, may have the optional ones, and no other."""
     need(type(value) is dict, field, "must be an object")
     lacking = sorted(set(names) - value.keys())
     need(not lacking, field, "lacks " + ", ".join(lacking))
-    need(not value.keys() - set(names), field, "has an unknown field; known: " + ", ".join(names))
+    need(not value.keys() - {*names, *optional}, field, "unknown field; known: " + ", ".join([*names, *optional]))
     return dict(value)
 
 
@@ -211,13 +210,22 @@ def parse_ip(parse: Callable[[str], Any], value: Any, field: str) -> Any:
     return parsed
 
 
+def parse_windows(value: Any) -> tuple[int, ...]:
+    """When it opens, shuts, opens again and so on: it is open while an odd number of these moments has come."""
+    pairs = [list_of(pair, "windows", 2, 2) for pair in list_of(value, "windows", 64)]
+    moments = [parse_int(moment, "windows") for pair in pairs for moment in pair]
+    need(moments == sorted(set(moments)), "windows", "from, until, from, until: each must be later than the one before")
+    return tuple(moments)
+
+
 class Peer(NamedTuple):
-    """One peer as the Console wants it; `line` is its canonical text."""
+    """One peer as the Console wants it; without `windows` it is always open; `line` is its canonical text."""
 
     key: str
     preshared: str | None
     networks: tuple[str, ...]
     expires_at: int | None
+    windows: tuple[int, ...] | None
     replaces: str | None
     ranges: tuple[Range, ...]
     line: str
@@ -228,10 +236,10 @@ PARSED: dict[str, Peer] = {}
 
 
 def parse_peer(value: Any) -> Peer:
-    is_new_key = type(value) is dict and "replaces" in value
-    peer = fields_of(value, "peer", (*PEER, "replaces") if is_new_key else PEER)
+    peer = fields_of(value, "peer", PEER, ("replaces", "windows"))
     key, preshared, expires_at = parse_key(peer["public_key"]), peer["preshared_key"], peer["expires_at"]
-    replaces = parse_key(peer["replaces"], "replaces") if is_new_key else None
+    windows = parse_windows(peer["windows"]) if "windows" in peer else None
+    replaces = parse_key(peer["replaces"], "replaces") if "replaces" in peer else None
     need(replaces != key, "replaces", "must be another key")
     if preshared is not None:
         raw_key(preshared, "preshared_key")
@@ -241,8 +249,8 @@ def parse_peer(value: Any) -> Peer:
     ranges = tuple(parse_network(item, "allowed_ips") for item in items)
     order = [(version, text) for version, _, _, text in ranges]
     need(order == sorted(set(order)), "allowed_ips", "must be sorted by (version, text), each once")
-    line = canonical(peer)
-    parsed = Peer(key, preshared, tuple(text for _, text in order), expires_at, replaces, ranges, line)
+    line, networks = canonical(peer), tuple(text for _, text in order)
+    parsed = Peer(key, preshared, networks, expires_at, windows, replaces, ranges, line)
     if len(PARSED) >= 2 * MAX_PEERS:
         PARSED.clear()
     return PARSED.setdefault(line, parsed)
@@ -289,13 +297,11 @@ def check_overlap(peers: Sequence[Peer]) -> None:
     need(good, "replaces", "a key is replaced by one other, which is replaced by none")
     owners = ((peer, peer.replaces if peer.replaces in keys else peer.key) for peer in peers)
     ranges = sorted((reach, owner or "") for peer, owner in owners for reach in peer.ranges)
-    version, end, before = 0, -1, ""
-    for (kind, first, last, _), owner in ranges:
-        if kind != version:
-            version, end, before = kind, -1, ""
-        need(first > end or owner == before, "allowed_ips", "two peers share an address")
-        if last > end:
-            end, before = last, owner
+    end, before = (0, 0), ""
+    for (version, first, last, _), owner in ranges:
+        need((version, first) > end or owner == before, "allowed_ips", "two peers share an address")
+        if (version, last) > end:
+            end, before = (version, last), owner
 
 
 def parse_item(value: object) -> tuple[str, str]:
@@ -392,15 +398,13 @@ def keys_in(data: bytes) -> frozenset[str]:
 @contextlib.contextmanager
 def locked(path: str, seconds: float) -> Iterator[int | None]:
     """Holds the lock within; yields its descriptor, or None when it could not be had in time."""
-    descriptor = None
-    try:
+    with contextlib.ExitStack() as stack:
+        descriptor = None
         with contextlib.suppress(OSError):
             make_folder(os.path.dirname(path))
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, descriptor)
         yield descriptor if descriptor is not None and wait_for_lock(descriptor, seconds) else None
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
 
 
 def wait_for_lock(descriptor: int, seconds: float) -> bool:
@@ -414,7 +418,7 @@ def wait_for_lock(descriptor: int, seconds: float) -> bool:
         time.sleep(0.0005)
 
 
-# ---------------------------------------------------------------- tombstones
+# ---------------------------------------------------------------- what is kept: tombstones, time, journal, state
 
 TOMBSTONE = re.compile(rb'\{"at":\d{1,18},"public_key":"([A-Za-z0-9+/]{43}=)","reason":"[^\n]*"\}')
 
@@ -517,9 +521,7 @@ class Tombstones:
         return False
 
 
-# ---------------------------------------------------------------- time
-
-JUMP, HELD, TICK = 60, 3600, 5.0  # seconds
+JUMP, HELD, TICK, FAR = 60, 3600, 5, 2**62  # seconds
 
 
 class Trust(NamedTuple):
@@ -590,8 +592,6 @@ class Clock:
                 write_atomic(path, canonical(trust).encode())
 
 
-# ---------------------------------------------------------------- journal
-
 ENTRY = ("seq", "at", "what", "public_key", "detail", "by", "previous")
 
 
@@ -656,9 +656,6 @@ class Journal:
 def entry_hash(entry: Json) -> str:
     """What the next entry names as `previous`."""
     return hashlib.sha256(canonical(entry).encode()).hexdigest()
-
-
-# ---------------------------------------------------------------- state
 
 
 def content_text(interface: str, lines: Mapping[str, str]) -> str:
@@ -814,9 +811,8 @@ def parse_dump(text: str) -> Kernel:
     private, public, port, _mark = head.split("\t")
     peers = {}
     for row in rows:
-        key, preshared, endpoint, allowed, handshake, received, sent, _keepalive = row.split("\t")
-        counts = int(handshake), int(received), int(sent)
-        peers[key] = Live(optional(preshared), kernel_networks(allowed), optional(endpoint), *counts)
+        key, preshared, endpoint, allowed, *counts, _keepalive = row.split("\t")
+        peers[key] = Live(optional(preshared), kernel_networks(allowed), optional(endpoint), *map(int, counts))
     return Kernel(optional(private), optional(public), int(port), peers)
 
 
@@ -908,32 +904,32 @@ HOOK = re.compile(r"\s*(?:(?:pre|post)-?(?:up|down)|up|down|exec\w*)\b", re.IGNO
 PATH_TOKEN = re.compile(r"/[^\s\"'`;|&<>(){}=,]+")
 
 
-def conf_rows(text: str) -> Iterator[tuple[str, str, str]]:
-    """(section, setting, row) of each row, as wg-quick reads it: case is nothing, sections may come again."""
+def conf_rows(text: str) -> Iterator[tuple[str, str, str, str]]:
+    """(section, setting, value, row) of each row, as wg-quick reads it: case is nothing, sections may come again."""
     current = ""
     for row in text.split("\n"):
-        setting = row.split("#")[0].partition("=")[0].strip().lower()
-        if setting.startswith("["):
-            current = setting
-        yield current, setting, row
+        setting, _, value = row.split("#")[0].partition("=")
+        if setting.strip().startswith("["):
+            current = setting.strip().lower()
+        yield current, setting.strip().lower(), value.strip(), row
 
 
 def conf_setting(text: str, name: str) -> str:
     """The last value of a setting of the interface section, or an empty text."""
-    rows = [row for current, setting, row in conf_rows(text) if current == "[interface]" and setting == name]
-    return rows[-1].split("#")[0].partition("=")[2].strip() if rows else ""
+    values = [value for part, setting, value, _ in conf_rows(text) if (part, setting) == ("[interface]", name)]
+    return values[-1] if values else ""
 
 
 def sealed(text: str) -> str:
     """The conf without peers, and without the setting that would save them into it."""
-    kept = [row for part, setting, row in conf_rows(text) if part in ("", "[interface]") and setting != "saveconfig"]
+    rows = conf_rows(text)
+    kept = [row for part, setting, _, row in rows if part in ("", "[interface]") and setting != "saveconfig"]
     return "\n".join(kept).rstrip("\n") + "\n"
 
 
 def conf_peers(text: str) -> list[str]:
     """The public keys of the peers in a conf, as it spells them."""
-    rows = [row.split("#")[0] for _, setting, row in conf_rows(text) if setting == "publickey"]
-    return [row.partition("=")[2].strip() for row in rows]
+    return [value for _, setting, value, _ in conf_rows(text) if setting == "publickey"]
 
 
 def read_text(path: str) -> str:
@@ -944,23 +940,14 @@ def read_text(path: str) -> str:
 
 def disk_places(paths: Paths, keys: set[str], state: StateFile) -> dict[str, list[str]]:
     """By key, the files of the boot path that hold it; one that could not be read may hold any key."""
+    listed = {path for folder in (paths.wireguard, *paths.boot) for path in files_in(folder)}
+    hooked = {name for path in listed for name in scan_file(path, stamp(path))[1]}
+    files = [(path, scan_file(path, stamp(path))[0]) for path in sorted(listed | hooked)]
     places: dict[str, list[str]] = {}
-    for path, held in [(state.path, state.keys()), *boot_files(paths)]:
-        for key in keys if held is None else keys & held if held else ():
+    for path, held in [(state.path, state.keys()), *files]:
+        for key in keys if held is None else keys & held:
             places.setdefault(key, []).append(path if held is not None else "unread:" + path)
     return places
-
-
-def boot_files(paths: Paths) -> Iterator[tuple[str, frozenset[str] | None]]:
-    """All that the boot reads but the state, each with its keys; None for what could not be read."""
-    run_by_hooks: set[str] = set()
-    listed = {path for folder in (paths.wireguard, *paths.boot) for path in files_in(folder)}
-    for path in sorted(listed):
-        keys, runs = scan_file(path, stamp(path))
-        run_by_hooks.update(runs)
-        yield path, keys
-    for path in sorted(run_by_hooks - listed):
-        yield path, scan_file(path, stamp(path))[0]
 
 
 def files_in(place: str) -> Iterator[str]:
@@ -1061,28 +1048,27 @@ def start_forwarding(proc: str, name: str, interface: Interface) -> None:
         write_setting(proc + "/net/ipv6/conf/all/forwarding", "1")
 
 
-# ---------------------------------------------------------------- drift
+# ---------------------------------------------------------------- drift, pushes
 
 
 def finding(what: str, detail: str, key: str | None = None) -> Json:
     return {"public_key": key, "what": what, "detail": detail}
 
 
-def peer_drift(kernel: Kernel, wanted: Mapping[str, Peer], buried: Mapping[str, bytes]) -> Iterator[Json]:
-    """What differs between the peers that run and those that should."""
-    for key in wanted.keys() - kernel.peers.keys():
-        yield finding("missing", "in state, not in the kernel", key)
-    for key, live in kernel.peers.items():
-        peer = wanted.get(key)
+def peer_drift(live: Mapping[str, Live], plan: Plan, before: Set[str], buried: Set[str]) -> Iterator[Json]:
+    """What the plan would change; but who came or went by the clock since `before` is the next tick's, and no drift."""
+    missing = (peer.key for peer in plan.added if peer.key in before)
+    yield from (finding("missing", "in state, not in the kernel", key) for key in missing)
+    for key in plan.removed:
         if key in buried:
             yield finding("tombstoned", "in the kernel, must never be", key)
-        elif peer is None:
-            yield finding("unknown", "in the kernel, not in state or expired", key)
-        else:
-            if peer.networks != live.networks:
-                yield finding("allowed_ips", "kernel has: " + (", ".join(live.networks) or "none"), key)
-            if peer.preshared != live.preshared:
-                yield finding("preshared_key", "differs", key)
+        elif key not in before:
+            yield finding("unknown", "in the kernel, not in state, expired or outside its windows", key)
+    for peer in plan.updated:
+        if peer.networks != live[peer.key].networks:
+            yield finding("allowed_ips", "kernel has: " + (", ".join(live[peer.key].networks) or "none"), peer.key)
+        if peer.preshared != live[peer.key].preshared:
+            yield finding("preshared_key", "differs", peer.key)
 
 
 def link_drift(name: str, kernel: Kernel, interface: Interface, private: str) -> Iterator[Json]:
@@ -1103,14 +1089,10 @@ def link_drift(name: str, kernel: Kernel, interface: Interface, private: str) ->
         yield finding("interface", "the private key is not that of the conf")
 
 
-# ---------------------------------------------------------------- pushes
-
-
 class Push(NamedTuple):
-    """An apply request: whole (`interface` set) or delta (`base` set)."""
+    """An apply request: whole (`interface` set) or delta (`base` set); `pair` is (epoch, generation)."""
 
-    epoch: int
-    generation: int
+    pair: tuple[int, int]
     journal_seen: int
     digest: str
     approved: bool
@@ -1147,7 +1129,7 @@ def parse_push(body: Json, dry_run: bool) -> Push:
     base = None if whole else parse_digest(body["base"], "base")
     interface = parse_interface(body["interface"]) if whole else None
     digest = parse_digest(body["digest"], "digest")
-    push = Push(epoch, generation, seen, digest, approved, decided, base, interface, put, remove, dry_run)
+    push = Push((epoch, generation), seen, digest, approved, decided, base, interface, put, remove, dry_run)
     if push.interface:
         check_content(push, push.interface.line, {key: peer.line for key, peer in put.items()})
     return push
@@ -1164,7 +1146,7 @@ def check_content(push: Push, interface: str, lines: Mapping[str, str]) -> None:
 def is_repair(state: State, push: Push) -> bool:
     """The fence: True for the push last taken come again, False for a newer one, else Refused `stale`.
     A dry run may also ask what other content of the pair that is held would do."""
-    held, come = (state.epoch, state.generation), (push.epoch, push.generation)
+    held, come = (state.epoch, state.generation), push.pair
     if come == held and push.digest == state.pushed:
         return True
     if come > held or (come == held and push.dry_run):
@@ -1186,8 +1168,19 @@ def content_of(state: State, push: Push, repair: bool) -> tuple[str, dict[str, s
     return state.interface, lines
 
 
-def is_alive(peer: Peer, now: float) -> bool:
-    return peer.expires_at is None or peer.expires_at > now
+def is_alive(peer: Peer, now: int) -> bool:
+    """Whether it may run: it has not expired, and one of its windows is open if it has any."""
+    return not is_expired(peer, now) and (peer.windows is None or bisect_right(peer.windows, now) % 2 == 1)
+
+
+def is_expired(peer: Peer, now: int) -> bool:
+    return peer.expires_at is not None and peer.expires_at <= now
+
+
+def next_turn(peer: Peer, now: int) -> int:
+    """The next moment at which that may change; a far one for never."""
+    moments = (*(peer.windows or ()), FAR if peer.expires_at is None else peer.expires_at, FAR)
+    return min(moment for moment in moments if moment > now)
 
 
 def count_removals(state: State, push: Push, lines: Mapping[str, str], dead: Set[str], now: int) -> int:
@@ -1243,10 +1236,10 @@ class Node:
             "now": self.clock.read().time,
         }
 
-    def wanted(self, lines: Mapping[str, str]) -> dict[str, Peer]:
-        """The peers that should run now: those of a state's lines minus tombstones, local suspends and expired.
+    def wanted(self, lines: Mapping[str, str], ago: int = 0) -> dict[str, Peer]:
+        """The peers that should run: those of a state's lines that are alive, minus tombstones and local suspends.
         A new key has no addresses yet while the one that it replaces is there, or was suspended here."""
-        buried, now = self.tombstones.read(), self.clock.read().time
+        buried, now = self.tombstones.read(), self.clock.read().time - ago
         suspended = self.acts("suspended", after=self.state.read().seen)
         peers = (peer_of(line) for key, line in lines.items() if key not in buried and key not in suspended)
         alive = {peer.key: peer for peer in peers if is_alive(peer, now)}
@@ -1266,18 +1259,20 @@ class Node:
     def notice(self, running: Set[str]) -> None:
         """Peers taken out by hand since we last looked stay out: the caller holds the apply lock.
         More than a push may take without approval is no decision on one peer: those come back."""
-        link, keys = self.recall()
-        wanted = self.wanted(self.state.read().lines) if link and link == link_index(self.name) else {}
-        gone = sorted(key for key in keys if key in wanted and key not in running)
+        link, ran = self.recall()
+        lines = self.state.read().lines if link and link == link_index(self.name) else {}
+        # Also whose time is over since: those that we take out ourselves are not in our memory.
+        wanted = (ran & lines.keys()) - self.dead()
+        gone = sorted(wanted - running)
         if len(gone) * 10 <= max(50, len(wanted)) and (len(gone) < len(wanted) or len(wanted) == 1):
             self.journal.add("suspended", gone, "taken out by hand")
 
-    def recall(self) -> tuple[int, list[str]]:
-        """The interface and its peers when we last looked; (0, []) for never."""
+    def recall(self) -> tuple[int, set[str]]:
+        """The interface and its peers when we last looked; (0, none) for never."""
         with contextlib.suppress(OSError, ValueError, TypeError):
             link, keys = json.loads(read_bytes(self.memory))
-            return int(link), list(keys)
-        return 0, []
+            return int(link), set(keys)
+        return 0, set()
 
     def remember(self, running: Iterable[str]) -> None:
         """What runs now, for `notice`; the caller holds the apply lock."""
@@ -1297,7 +1292,8 @@ class Node:
             rows.append(finding("closed", "shut by the boot guard"))
         if kernel is None:
             return [*rows, finding("interface", "down")]
-        rows += peer_drift(kernel, self.wanted(state.lines), self.tombstones.read())
+        plan, before = plan_kernel(kernel.peers, self.wanted(state.lines)), self.wanted(state.lines, ago=2 * TICK)
+        rows += peer_drift(kernel.peers, plan, before.keys(), self.tombstones.read().keys())
         if state.interface:
             rows += link_drift(self.name, kernel, interface_of(state.interface), conf_setting(conf, "privatekey"))
         return rows
@@ -1361,8 +1357,7 @@ class Node:
         # Reads the boot path once, so that no revoke has to wait for it.
         disk_places(self.paths, set(), self.state)
         about = {"version": VERSION, "protocol": PROTOCOL, "python": "%d.%d.%d" % sys.version_info[:3]}
-        about["boot_id"] = read_text(self.paths.proc + "/kernel/random/boot_id").strip()
-        return {"state": self.summary(), "node": about}
+        return {"state": self.summary(), "node": {**about, "boot_id": self.clock.read().boot_id}}
 
     def revoke(self, body: Json) -> Json:
         """Tombstones, kernel, state; then all is read back. Waits for the gate alone, 1 s at most."""
@@ -1463,9 +1458,8 @@ class Node:
                 raise Refused("busy", "the state is being written; send it again")
             buried = self.tombstones.read()
             lines = {key: line for key, line in asked.items() if key not in buried}
-            pair = push.epoch, push.generation
             digest, seen = content_digest(interface, lines), max(before.seen, push.journal_seen)
-            state = State(*pair, push.digest, digest, interface, lines, seen, "state")
+            state = State(*push.pair, push.digest, digest, interface, lines, seen, "state")
             try:
                 self.state.write(state) if state != self.state.read() else sync_folder(self.state.folder)
             except OSError:
@@ -1572,31 +1566,34 @@ class Node:
         if not link:
             raise Refused("kernel", "the interface runs under another name")
         peers = self.wanted(self.state.read().lines)
-        ends = (peer.expires_at for peer in peers.values() if peer.expires_at)
         awaited = {key for key, peer in peers.items() if peer.replaces in peers}
-        self.quiet = version, now, min(ends, default=2**62), awaited
+        turn = min((next_turn(peer_of(line), now) for line in state.lines.values()), default=FAR)
+        self.quiet = version, now, turn, awaited
 
     def _enforce(self, state: State, link: int, running: Set[str], shaken: Set[str]) -> None:
         """Brings the interface to the state, and writes down why it was not there."""
-        if self.recall()[0] not in (0, link):
+        before, ran = self.recall()
+        if before not in (0, link):
             self.journal.add("restored", [None], "the interface is new")
             self._load(state)
             return
         self.notice(running)
         running = running - self._move_in(self.wanted(state.lines), shaken)
         wanted = self.wanted(state.lines)
-        extra, missing = sorted(running - wanted.keys()), wanted.keys() - running
+        extra, missing = running - wanted.keys(), wanted.keys() - running
         # Of a new key the addresses count too: this may come after a kill, before it got them.
         is_right = not extra and not missing and not any(peer.replaces for peer in wanted.values())
         if is_right and not is_closed(self.name):
             self.remember(running)
             return
-        why = {key: self._why_out(key, state) for key in extra}
+        why = self._why_out(extra, state, ran if before else extra)
         self.settle(state, read_kernel(self.name))
-        for what in ("tombstoned", "expired", "unknown"):
-            self.journal.add(what, [key for key in extra if why[key] == what], "taken out")
-        if missing:
-            self.journal.add("restored", [None], "%d peers were gone" % len(missing))
+        for what, keys in why.items():
+            self.journal.add(what, sorted(keys), "taken out")
+        # A window that opens brings one that did not run before.
+        gone = [key for key in missing if key in ran or wanted[key].windows is None]
+        if gone:
+            self.journal.add("restored", [None], "%d peers were gone" % len(gone))
 
     def _move_in(self, wanted: Mapping[str, Peer], shaken: Set[str]) -> Set[str]:
         """A new key that shook hands has come to stay: the old ones die, and leave their addresses to it."""
@@ -1609,9 +1606,12 @@ class Node:
             self._bury(words)
         return words.keys()
 
-    def _why_out(self, key: str, state: State) -> str:
-        known = "expired" if key in state.lines else "unknown"
-        return "tombstoned" if key in self.tombstones.read() else "suspended" if key in self.dead() else known
+    def _why_out(self, keys: Set[str], state: State, ran: Set[str]) -> dict[str, Set[str]]:
+        """What the journal says of peers that go: nothing of local suspends, nor of windows that end as planned."""
+        buried, now = self.tombstones.read().keys() & keys, self.clock.read().time
+        left = keys - self.dead()
+        over = {key for key in left & state.lines.keys() if is_expired(peer_of(state.lines[key]), now)}
+        return {"tombstoned": buried, "expired": over, "unknown": left - over - (ran & state.lines.keys())}
 
     def _revive(self) -> None:
         """A missing interface is made by systemd, where it should be up; one that a person stopped stays down."""

@@ -1,7 +1,9 @@
 """What is pushed: the canonical text, its digest, and deltas that lead to it; no name of anything is ever in it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,8 +25,13 @@ PAYLOAD = "bob\n[Interface]\nPostUp = touch /run/pwned"
 def content_of(vector: dict[str, object]) -> Content:
     interface = dict(vector["interface"])  # type: ignore[call-overload]
     interface["addresses"] = tuple(interface["addresses"])
-    peers = [PeerState(**{**peer, "allowed_ips": tuple(peer["allowed_ips"])}) for peer in vector["peers"]]  # type: ignore[attr-defined]
+    peers = [peer_of(peer) for peer in vector["peers"]]  # type: ignore[attr-defined]
     return Content(InterfaceState(**interface), {peer.public_key: peer for peer in peers})
+
+
+def peer_of(fields: dict[str, Any]) -> PeerState:
+    windows = tuple(map(tuple, fields["windows"])) if "windows" in fields else None
+    return PeerState(**{**fields, "allowed_ips": tuple(fields["allowed_ips"]), "windows": windows})
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
@@ -35,6 +42,10 @@ def test_the_digest_is_that_of_the_protocols_examples(vector: dict[str, str]) ->
     assert render.digest(content) == vector["digest"]
 
 
+def windows_of(moments: list[int]) -> tuple[tuple[int, int], ...]:
+    return tuple(zip(moments[::2], moments[1::2], strict=False))
+
+
 numbers = st.integers(0, 255)
 peers = st.builds(
     PeerState,
@@ -42,6 +53,8 @@ peers = st.builds(
     st.none() | numbers.map(str),
     numbers.map(lambda n: (f"10.0.0.{n}/32",)),
     st.none() | numbers,
+    st.none(),
+    st.none() | st.lists(numbers, max_size=4, unique=True).map(lambda found: windows_of(sorted(found))),
 )
 INTERFACE = InterfaceState(("10.0.0.1/24", "fd00::1/64"), 51820, 1420, "none")
 contents = st.lists(peers, max_size=12, unique_by=lambda peer: peer.public_key)
@@ -49,6 +62,15 @@ contents = st.lists(peers, max_size=12, unique_by=lambda peer: peer.public_key)
 
 def made(listed: list[PeerState]) -> Content:
     return Content(INTERFACE, {peer.public_key: peer for peer in listed})
+
+
+def test_windows_are_in_the_text_of_those_who_have_them_alone() -> None:
+    peer = PeerState("key", None, ("10.0.0.2/32",), None)
+    assert "windows" not in render.peer_fields(peer)
+    assert render.peer_fields(replace(peer, windows=()))["windows"] == []
+    assert render.peer_fields(replace(peer, windows=((1, 2), (4, 8))))["windows"] == [[1, 2], [4, 8]]
+    digests = {render.digest(made([replace(peer, windows=value)])) for value in (None, (), ((1, 2),), ((1, 3),))}
+    assert len(digests) == 4
 
 
 @given(contents, st.randoms())

@@ -150,6 +150,28 @@ def test_a_peer_has_four_fields_and_no_more(changes: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("windows", "expires_at", "alive", "turns"),
+    [
+        (None, None, list(range(10)), []),
+        (None, 5, [0, 1, 2, 3, 4], [5]),
+        ([], None, [], []),
+        ([[2, 4]], None, [2, 3], [2, 4]),
+        ([[0, 1], [2, 4], [7, 99]], None, [0, 2, 3, 7, 8, 9], [1, 2, 4, 7, 99]),
+        ([[1, 3], [5, 8]], 6, [1, 2, 5], [1, 3, 5, 6, 8]),
+        ([[1, 3]], 2, [1], [1, 2, 3]),
+    ],
+)
+def test_a_peer_is_alive_inside_its_windows_and_before_its_end(
+    windows: Any, expires_at: int | None, alive: list[int], turns: list[int]
+) -> None:
+    """From the first second of a window, up to and without its last; nothing changes between two turns."""
+    more = {} if windows is None else {"windows": windows}
+    peer = node.parse_peer(make_peer(1, expires_at=expires_at, **more))
+    assert [now for now in range(10) if node.is_alive(peer, now)] == alive
+    assert [node.next_turn(peer, now) for now in [0, *turns]] == [*turns, node.FAR]
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"mtu": 1279},
