@@ -43,13 +43,15 @@ def _peers(server_id: int, shut: Collection[uuid.UUID]) -> dict[str, PeerState]:
     dead = Tombstone.objects.filter(public_key=OuterRef("device__public_key"))
     rows = Peer.objects.filter(~Exists(dead), server=server_id, ended_at=None, device__revoked_at=None)
     old = Case(When(replaces__ended_at=None, then=F("replaces__device__public_key")))
-    columns = ("id", "device__public_key", "preshared_key", "ipv4__first", "ipv6__first", "expires_at")
+    columns = ("id", "device__public_key", "preshared_key", "ipv4__first", "ipv6__first", "expires_at", "windows")
     found = {}
-    for pk, key, sealed, four, six, expires_at, replaces in rows.values_list(*columns, old):
+    for pk, key, sealed, four, six, expires_at, windows, replaces in rows.values_list(*columns, old):
         if pk not in shut:
             psk = keyring.open(sealed, Place("peers_peer", "preshared_key", str(pk)))
+            addresses = f"{from_hex(four)}/32", f"{from_hex(six)}/128"
             expiry = int(expires_at.timestamp()) if expires_at else None
-            found[key] = PeerState(key, psk, (f"{from_hex(four)}/32", f"{from_hex(six)}/128"), expiry, replaces)
+            open_in = None if windows is None else tuple((begin, end) for begin, end in windows)
+            found[key] = PeerState(key, psk, addresses, expiry, replaces, open_in)
     return found
 
 
