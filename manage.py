@@ -12,7 +12,7 @@ except ModuleNotFoundError:
     sys.exit("Django is not here: run `make install` once, and then `.venv/bin/python manage.py`.")
 
 # These act on a Console that was set up before; where there is none they leave no folder behind.
-ON_A_CONSOLE = {"add_token", "add_user", "enrol_server", "reconcile"}
+ON_A_CONSOLE = {"add_token", "add_user", "enrol_server", "reconcile", "rotate_keyring"}
 
 
 def main(command: str) -> None:

@@ -13,6 +13,8 @@ class Verb(StrEnum):
     ROLE_END = "role.end"
     TOKEN_ADD = "token.add"  # noqa: S105 - a verb
     TOKEN_REVOKE = "token.revoke"  # noqa: S105 - a verb
+    KEYRING_ROTATE = "keyring.rotate"
+    KEYRING_CLEAR = "keyring.clear"
     ENVIRONMENT_ADD = "environment.add"
     ENVIRONMENT_CHANGE = "environment.change"
     BASTION_ADD = "bastion.add"

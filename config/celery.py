@@ -1,9 +1,12 @@
 """The Celery app, its queues and the beat schedule. The broker carries hints; the truth is in the database."""
 
 import os
+import sys
 
-from celery import Celery
+from celery import Celery, signals
 from django.conf import settings
+
+from config.start import fault_of
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -39,3 +42,13 @@ app.conf.update(
     beat_schedule_filename=str(settings.DATA_DIR / "beat-schedule"),
 )
 app.autodiscover_tasks(["nodes"])
+
+
+def refuse_wrong_keyrings(**_: object) -> None:
+    fault = fault_of("peers", "nodes")
+    if fault:
+        sys.exit(fault)
+
+
+# Workers alone: beat and whoever sends a hint open nothing.
+signals.worker_init.connect(refuse_wrong_keyrings)

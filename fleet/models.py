@@ -334,3 +334,17 @@ class ServerStatus(models.Model):
 
     def __str__(self) -> str:
         return f"status of {self.server_id}"
+
+
+class RetiredKey(models.Model):
+    """A key that a rotation of its keyring took out: nothing is sealed with it again, whoever has an older copy."""
+
+    keyring = models.CharField(max_length=10)
+    name = models.CharField(max_length=40)
+    retired_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["keyring", "name"], name="fleet_retiredkey_once")]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.keyring}"

@@ -14,6 +14,7 @@ from rest_framework.viewsets import GenericViewSet
 from fleet import fields
 from fleet.models import User
 from fleet.refusal import REFUSED, is_conflict, messages_of
+from fleet.sealing import SealBroken
 
 Row = TypeVar("Row", bound=Model)
 MOST_TOLD = 20
@@ -26,10 +27,16 @@ class Conflict(exceptions.APIException):
         self.detail = detail  # type: ignore[assignment]
 
 
+class DoesNotOpen(exceptions.APIException):
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+
+
 def explain_error(error: Exception, context: dict[str, Any]) -> Response | None:
     """Services raise Django's own errors; a script gets them as 400, 403 or 409 with the field and the mend."""
     if isinstance(error, PermissionDenied):
         error = exceptions.PermissionDenied(str(error))
+    elif isinstance(error, SealBroken):
+        error = DoesNotOpen(str(error))
     elif isinstance(error, REFUSED):
         found = messages_of(error)
         if NON_FIELD_ERRORS in found:

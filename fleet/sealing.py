@@ -1,10 +1,13 @@
 """Secrets at rest: keyrings of AES-GCM keys bound to table, column and row, and boxes that only workers can open."""
 
 import base64
+import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -14,11 +17,22 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-NONCE = 12
+from fleet.whole_files import write_new
+
+NONCE, KEY = 12, 32
+_NAME, _DERIVED = re.compile(r"k[0-9a-z]{1,39}"), re.compile(r"k[0-9a-f]{16}")
 
 
 class SealBroken(Exception):
     """What is stored was not sealed by this keyring for this place. Nothing of it is ever used."""
+
+
+class KeyMissing(SealBroken):
+    """It may be sealed well, with a key that this keyring does not have."""
+
+
+class KeyringBroken(SealBroken):
+    """There is no file, or none that is a keyring."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +48,37 @@ class Place:
         return json.dumps([self.table, self.column, self.row]).encode()
 
 
+def key_name(key: bytes) -> str:
+    """From a hash of the key: two keys never have one name by accident. (The first Consoles called theirs k1.)"""
+    return "k" + hashlib.sha256(b"muster key name" + key).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Keyring:
-    """Named AES-256 keys; the first seals, any opens."""
+    """Named AES-256 keys; the first seals, any opens. A rotation under way takes out those in `retiring`."""
 
     keys: dict[str, bytes] = field(repr=False)
+    retiring: tuple[str, ...] = ()
+    box: str = field(default="", repr=False)
 
     @classmethod
     def read(cls, path: Path) -> "Keyring":
-        raw = json.loads(path.read_text())
-        return cls({name: base64.b64decode(key, validate=True) for name, key in raw["keys"].items()})
+        """Strict: KeyringBroken where anything in the file is not as we write it."""
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise KeyringBroken(f"{path} cannot be read ({getattr(error, 'strerror', 'no text')})") from None
+        try:
+            return _parsed(json.loads(text, object_pairs_hook=_unique))
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+            # Without its cause, which quotes what is in the file.
+            raise KeyringBroken(f"{path} holds no keyring, or a damaged one") from None
+
+    def text(self) -> str:
+        """What its file holds."""
+        keys = {name: base64.b64encode(key).decode() for name, key in self.keys.items()}
+        rest = {"box": self.box, "retiring": list(self.retiring)}
+        return json.dumps({"keys": keys, **{name: value for name, value in rest.items() if value}})
 
     def seal(self, secret: str, place: Place) -> str:
         """`KEYNAME:BASE64`; a fresh nonce each time."""
@@ -53,9 +88,11 @@ class Keyring:
         return f"{name}:{base64.b64encode(nonce + sealed).decode()}"
 
     def open(self, sealed: str, place: Place) -> str:
-        name, _, body = sealed.partition(":")
+        name, colon, body = sealed.partition(":")
+        if not colon or not is_name(name):
+            raise SealBroken(f"{place.table}.{place.column}: not sealed at all")  # and not quoted: it may be a secret
         if name not in self.keys:
-            raise SealBroken(f"{place.table}.{place.column}: sealed with a key that this keyring does not have")
+            raise KeyMissing(f"{place.table}.{place.column}: sealed with key {name}, which this keyring does not have")
         try:
             raw = base64.b64decode(body, validate=True)
             return AESGCM(self.keys[name]).decrypt(raw[:NONCE], raw[NONCE:], place.data).decode()
@@ -63,19 +100,43 @@ class Keyring:
             raise SealBroken(f"{place.table}.{place.column}: not sealed for this row") from None
 
 
+def _parsed(raw: dict[str, Any]) -> Keyring:
+    keys = {name: base64.b64decode(key, validate=True) for name, key in raw.pop("keys").items()}
+    box, retiring = raw.pop("box", ""), tuple(raw.pop("retiring", ()))
+    is_named = all(is_name(name) and len(key) == KEY for name, key in keys.items())
+    is_true = all(name == key_name(key) for name, key in keys.items() if _DERIVED.fullmatch(name))
+    is_boxed = box == "" or len(base64.b64decode(box, validate=True)) == KEY
+    if raw or not keys or not is_named or not is_true or not is_boxed or not set(retiring) <= set(keys):
+        raise ValueError
+    return Keyring(keys, retiring, box)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
+
+
+def is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
+
+
+def new_key() -> dict[str, bytes]:
+    """One more key, by its name."""
+    key = AESGCM.generate_key(256)
+    return {key_name(key): key}
+
+
 def make_keyring(path: Path) -> bool:
     """A new keyring with one random key, 0600; False where there is one already."""
-    key = base64.b64encode(AESGCM.generate_key(256)).decode()
-    return _write_new(path, json.dumps({"keys": {"k1": key}}))
+    return write_new(path, Keyring(new_key()).text())
 
 
 def make_nodes_keyring(path: Path, public: Path) -> bool:
     """The workers' keyring with its box key, and the public half that the web is given."""
     box = X25519PrivateKey.generate()
-    raw = box.private_bytes_raw()
-    key = base64.b64encode(AESGCM.generate_key(256)).decode()
-    text = json.dumps({"keys": {"k1": key}, "box": base64.b64encode(raw).decode()})
-    if not _write_new(path, text):
+    if not write_new(path, Keyring(new_key(), box=base64.b64encode(box.private_bytes_raw()).decode()).text()):
         return False
     public.write_text(base64.b64encode(box.public_key().public_bytes_raw()).decode() + "\n")
     return True
@@ -105,17 +166,6 @@ def open_box(sealed: str, place: Place, keyring: Path) -> str:
 def _box_key(shared: bytes, salt: bytes) -> bytes:
     # The key is used once: a new key pair is made for each box, so a fixed nonce is safe.
     return HKDF(hashes.SHA256(), 32, salt, b"muster bootstrap box").derive(shared)
-
-
-def _write_new(path: Path, text: str) -> bool:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return False
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-    return True
 
 
 def new_ssh_key(comment: str) -> tuple[str, str]:

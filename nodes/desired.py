@@ -1,15 +1,15 @@
 """The one place that reads the database for rendering. Generation and journal are read first, then the rows."""
 
-import uuid
 from collections import defaultdict
 from collections.abc import Collection
+from uuid import UUID
 
-from django.conf import settings
 from django.db.models import Case, Exists, F, OuterRef, Q, When
 
+from fleet.keyrings import PRESHARED_KEYS, Opener
 from fleet.models import Server
 from fleet.pools import from_hex
-from fleet.sealing import Keyring, Place
+from fleet.sealing import SealBroken
 from nodes.models import ReviewItem
 from nodes.state import Content, Desired, InterfaceState, PeerState, Removal
 from peers.models import Peer, Receipt, Tombstone
@@ -38,8 +38,8 @@ def interface_state(server: Server) -> InterfaceState:
     return InterfaceState((four, six), server.listen_port, server.mtu, server.forward)
 
 
-def _peers(server_id: int, shut: Collection[uuid.UUID]) -> dict[str, PeerState]:
-    keyring = Keyring.read(settings.KEYRING_PEERS)
+def _peers(server_id: int, shut: Collection[UUID]) -> dict[str, PeerState]:
+    sealed_keys = Opener(PRESHARED_KEYS)
     dead = Tombstone.objects.filter(public_key=OuterRef("device__public_key"))
     rows = Peer.objects.filter(~Exists(dead), server=server_id, ended_at=None, device__revoked_at=None)
     old = Case(When(replaces__ended_at=None, then=F("replaces__device__public_key")))
@@ -47,12 +47,21 @@ def _peers(server_id: int, shut: Collection[uuid.UUID]) -> dict[str, PeerState]:
     found = {}
     for pk, key, sealed, four, six, expires_at, windows, replaces in rows.values_list(*columns, old):
         if pk not in shut:
-            psk = keyring.open(sealed, Place("peers_peer", "preshared_key", str(pk)))
+            psk = _preshared_key(sealed_keys, sealed, pk)
             addresses = f"{from_hex(four)}/32", f"{from_hex(six)}/128"
             expiry = int(expires_at.timestamp()) if expires_at else None
             open_in = None if windows is None else tuple((begin, end) for begin, end in windows)
             found[key] = PeerState(key, psk, addresses, expiry, replaces, open_in)
     return found
+
+
+def _preshared_key(keys: Opener, sealed: str, pk: UUID) -> str:
+    try:
+        return keys.open(sealed, pk)
+    except SealBroken as error:
+        peer = Peer.objects.select_related("device__person").get(pk=pk)
+        mend = f"put the row back as it was, or revoke {peer.device}; until then nothing but revocations is sent here"
+        raise type(error)(f"The preshared key of {peer.device} does not open ({error}): {mend}.") from None
 
 
 def _shut(server_id: int) -> tuple[Removal, ...]:

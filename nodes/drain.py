@@ -9,6 +9,8 @@ from django.conf import settings
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
+from fleet import conditions
+from fleet.conditions import Type
 from fleet.models import Server
 from nodes import journal, observe, status
 from nodes.crew import Crew
@@ -71,9 +73,11 @@ def _free(server_id: int, crew: Crew) -> None:
 
 
 def _silent(server_ids: set[int]) -> set[int]:
-    """Those that did not answer just now: they are tried again after a backoff, which is five seconds at most."""
-    later = Server.objects.filter(pk__in=server_ids, status__next_attempt_at__gt=timezone.now())
-    return set(later.values_list("pk", flat=True))
+    """Those that did not answer just now: they are tried again after a backoff, which is five seconds at most. One
+    that answers, and gets no push for a broken seal or a full pool, is asked at once."""
+    rows = Server.objects.filter(pk__in=server_ids, status__next_attempt_at__gt=timezone.now())
+    seen = {pk: conditions.read(found, Type.REACHABLE) for pk, found in rows.values_list("pk", "status__conditions")}
+    return {pk for pk, reachable in seen.items() if reachable is not None and not reachable.status}
 
 
 def _revoke_all(sessions: dict[int, Session], due: dict[int, Kills], crew: Crew, held: set[int]) -> None:

@@ -16,11 +16,11 @@ from nodes import render
 from nodes.bootstrap import InstallResult, Login, install_node
 from nodes.desired import interface_state
 from nodes.faults import TransportError
-from nodes.models import BootstrapLogin, Credential, Enrolment
+from nodes.models import BootstrapLogin, Enrolment
 from nodes.pool import SessionPool
 from nodes.services import login_place
 from nodes.status import forget_machine
-from nodes.targets import NotReady, jump_of, keep, new_credential, way_in
+from nodes.targets import NewKey, NotReady, jump_of, keep, new_key_for, way_in
 from peers.keys import BadKey, parse_public_key
 from peers.models import Device
 from peers.settle import lock_keys
@@ -50,10 +50,10 @@ def carry_out(enrolment_id: str, pool: SessionPool) -> None:
     enrolment = Enrolment.objects.select_related("server__environment", "server__bastion").get(pk=enrolment_id)
     try:
         login = _use_login(enrolment)
-        credential = new_credential(server=enrolment.server)
-        result = _install(enrolment, login, credential)
-        _prove(enrolment.server, result, credential, pool)
-        _accept(enrolment, result, credential)
+        key = new_key_for(enrolment.server)
+        result = _install(enrolment, login, key)
+        _prove(enrolment.server, result, key, pool)
+        _accept(enrolment, result, key)
     except (TransportError, NotReady, EnrolmentFailed, SealBroken) as error:
         fail(enrolment, str(error))
         return
@@ -71,7 +71,7 @@ def _use_login(enrolment: Enrolment) -> Login:
     return Login(**json.loads(open_box(boxed, login_place(enrolment), settings.KEYRING_NODES)))
 
 
-def _install(enrolment: Enrolment, login: Login, credential: Credential) -> InstallResult:
+def _install(enrolment: Enrolment, login: Login, key: NewKey) -> InstallResult:
     server = enrolment.server
     return install_node(
         host=server.host,
@@ -84,7 +84,7 @@ def _install(enrolment: Enrolment, login: Login, credential: Credential) -> Inst
         interface=server.interface,
         request={
             "interface": render.interface_fields(interface_state(server)),
-            "console_key": " ".join(credential.public_key.split()[:2]),
+            "console_key": " ".join(key.public.split()[:2]),
             "user": server.ssh_user,
             "epoch": server.epoch,
             "observe_only": server.is_observe_only,
@@ -99,17 +99,17 @@ def _note(enrolment: Enrolment, line: str) -> None:
     enrolment.save(update_fields=["progress"])
 
 
-def _accept(enrolment: Enrolment, result: InstallResult, credential: Credential) -> None:
+def _accept(enrolment: Enrolment, result: InstallResult, key: NewKey) -> None:
     """What the machine said of itself becomes the Server's: pinned host key, public key, the Console's key."""
     server = enrolment.server
     public_key = _public_key(result)
     with act(Verb.SERVER_ENROLLED, actor=SYSTEM, reason=f"asked by {enrolment.requested_by}") as this:
         lock_keys([public_key])
         _refuse_taken_key(server, public_key)
-        keep(credential)
+        keep(key, server=server)
         is_another = server.public_key != public_key
         server.public_key, server.host_key = public_key, result.host_key
-        server.ssh_public_key, server.enrolled_at = credential.public_key, timezone.now()
+        server.ssh_public_key, server.enrolled_at = key.public, timezone.now()
         server.save(update_fields=["public_key", "host_key", "ssh_public_key", "enrolled_at"])
         forget_machine(server.pk, is_another=is_another)
         mark_changed([server.pk])
@@ -132,10 +132,10 @@ def _public_key(result: InstallResult) -> str:
         raise EnrolmentFailed(f"The machine gave no usable public key. {error}") from None
 
 
-def _prove(server: Server, result: InstallResult, credential: Credential, pool: SessionPool) -> None:
+def _prove(server: Server, result: InstallResult, key: NewKey, pool: SessionPool) -> None:
     """Log in as the Console will from now on; nothing is called enrolled that we cannot reach so."""
     pool.drop(server.pk)
-    target = way_in(server, result.host_key, credential)
+    target = way_in(server, result.host_key, key.private)
     pool.open(server.pk, target, server.interface).ask("hello", timeout=10.0)
 
 

@@ -1,10 +1,12 @@
 """Where a server is reached and with which key. Workers only: it opens what the keyring `nodes` sealed."""
 
-from django.conf import settings
+from dataclasses import dataclass, field
+
 from django.db import transaction
 
+from fleet.keyrings import LOGIN_KEYS, Opener, sealer
 from fleet.models import Bastion, Server
-from fleet.sealing import Keyring, Place, new_ssh_key
+from fleet.sealing import new_ssh_key
 from nodes.models import Credential
 from nodes.transport import Target
 
@@ -13,27 +15,30 @@ class NotReady(Exception):
     """The server cannot be reached yet; the message says what is missing."""
 
 
-def _place(credential: Credential) -> Place:
-    return Place("nodes_credential", "private_key", str(credential.pk))
+@dataclass(frozen=True)
+class NewKey:
+    """A key pair that no machine lets in yet, so that it is not stored either."""
+
+    public: str
+    private: str = field(repr=False)
 
 
-def new_credential(*, server: Server | None = None, bastion: Bastion | None = None) -> Credential:
-    """A new key pair, sealed and not stored yet: `keep` it once it opens the machine."""
-    private, public = new_ssh_key(f"muster@{server or bastion}")
-    credential = Credential(server=server, bastion=bastion, public_key=public)
-    credential.private_key = Keyring.read(settings.KEYRING_NODES).seal(private, _place(credential))
-    return credential
+def new_key_for(machine: Server | Bastion) -> NewKey:
+    private, public = new_ssh_key(f"muster@{machine}")
+    return NewKey(public, private)
 
 
-def keep(credential: Credential) -> None:
+def keep(key: NewKey, *, server: Server | None = None, bastion: Bastion | None = None) -> None:
     """From now on the machine is reached with this key and no older one."""
+    credential = Credential(server=server, bastion=bastion, public_key=key.public)
     with transaction.atomic():
-        Credential.objects.filter(server=credential.server, bastion=credential.bastion).delete()
+        credential.private_key = sealer(LOGIN_KEYS).seal(key.private, credential.pk)
+        Credential.objects.filter(server=server, bastion=bastion).delete()
         credential.save(force_insert=True)
 
 
 def private_key_of(credential: Credential) -> str:
-    return Keyring.read(settings.KEYRING_NODES).open(credential.private_key, _place(credential))
+    return Opener(LOGIN_KEYS).open(credential.private_key, credential.pk)
 
 
 def target_of(server: Server) -> Target:
@@ -41,17 +46,17 @@ def target_of(server: Server) -> Target:
     credential = Credential.objects.filter(server=server).first()
     if not server.host_key or credential is None:
         raise NotReady(f"{server} is not enrolled: enrol it first.")
-    return way_in(server, server.host_key, credential)
+    return way_in(server, server.host_key, private_key_of(credential))
 
 
-def way_in(server: Server, host_key: str, credential: Credential) -> Target:
+def way_in(server: Server, host_key: str, private_key: str) -> Target:
     return Target(
         host=server.host,
         port=server.ssh_port,
         user=server.ssh_user,
         host_key=host_key,
         jump=jump_of(server),
-        key=private_key_of(credential),
+        key=private_key,
     )
 
 
@@ -76,8 +81,8 @@ def make_missing_keys() -> int:
     """Keys for new bastions; their public halves are for the operator to install there."""
     waiting = list(Bastion.objects.filter(credential=None))
     for bastion in waiting:
-        credential = new_credential(bastion=bastion)
+        key = new_key_for(bastion)
         with transaction.atomic():
-            keep(credential)
-            Bastion.objects.filter(pk=bastion.pk).update(ssh_public_key=credential.public_key)
+            keep(key, bastion=bastion)
+            Bastion.objects.filter(pk=bastion.pk).update(ssh_public_key=key.public)
     return len(waiting)

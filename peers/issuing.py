@@ -4,12 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.conf import settings
-
 from fleet.addresses import take_addresses
+from fleet.keyrings import PRESHARED_KEYS, sealer
 from fleet.models import Server
 from fleet.pools import PoolExhausted
-from fleet.sealing import Keyring, Place
 from peers.entitlement import Spot, Terms
 from peers.keys import new_preshared_key
 from peers.models import Device, Peer, PeerStatus
@@ -63,12 +61,10 @@ def _address(server: Server, peers: list[Peer]) -> None:
 
 
 def _save(peers: list[Peer]) -> None:
-    keyring = Keyring.read(settings.KEYRING_PEERS) if peers else Keyring({})
+    if not peers:
+        return
+    sealing = sealer(PRESHARED_KEYS)
     for peer in peers:
-        peer.preshared_key = keyring.seal(new_preshared_key(), preshared_key_place(peer))
+        peer.preshared_key = sealing.seal(new_preshared_key(), peer.pk)
     Peer.objects.bulk_create(peers)
     PeerStatus.objects.bulk_create(PeerStatus(peer=peer) for peer in peers)
-
-
-def preshared_key_place(peer: Peer) -> Place:
-    return Place("peers_peer", "preshared_key", str(peer.pk))

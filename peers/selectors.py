@@ -1,12 +1,9 @@
 """Queries on people's access that more than one door asks."""
 
-from django.conf import settings
-
+from fleet.keyrings import PRESHARED_KEYS, Opener
 from fleet.models import AddressRange
 from fleet.pools import from_hex
-from fleet.sealing import Keyring
 from peers.client_config import ClientConfig
-from peers.issuing import preshared_key_place
 from peers.models import Peer
 
 
@@ -25,7 +22,6 @@ def config_of(peer: Peer) -> ClientConfig:
     server = peer.server
     if not server.public_key:
         raise NotEnrolled(f"{server} is not enrolled yet: enrol it, then fetch the file.")
-    keyring = Keyring.read(settings.KEYRING_PEERS)
     return ClientConfig(
         addresses=[address_of(peer.ipv4), address_of(peer.ipv6)],
         dns=server.dns,
@@ -33,5 +29,5 @@ def config_of(peer: Peer) -> ClientConfig:
         server_public_key=server.public_key,
         endpoint=server.endpoint,
         allowed_ips=peer.networks,
-        preshared_key=keyring.open(peer.preshared_key, preshared_key_place(peer)),
+        preshared_key=Opener(PRESHARED_KEYS).open(peer.preshared_key, peer.pk),
     )

@@ -19,6 +19,7 @@ from fleet.filters import by_id
 from fleet.models import Environment, Server
 from fleet.rest import Input, Reason, Resource, Text, Visible
 from fleet.scope import visible_environments, visible_servers
+from fleet.sealing import SealBroken
 from fleet.sign_in import MayFetchSecret
 from peers import granting, revocation, services
 from peers.access import (
@@ -200,6 +201,10 @@ def config_answer(actor: Actor, peer: Peer) -> HttpResponse:
         text = config_of(peer).text()
     except NotEnrolled as error:
         raise ValidationError({"server": str(error)}) from None
+    except SealBroken as error:
+        raise ValidationError(
+            {"peer": f"Its preshared key does not open ({error}): tell who runs this Console."}
+        ) from None
     answer = HttpResponse(text, content_type="text/plain; charset=utf-8")
     answer["Content-Disposition"] = f'attachment; filename="{peer.server.name[:15]}.conf"'
     answer["Cache-Control"] = "no-store"

@@ -134,7 +134,9 @@ def test_swapped_rows_stop_the_push_and_no_revocation(staging: Environment) -> N
     condition = conditions.read(ServerStatus.objects.get(server=server).conditions, conditions.Type.IN_SYNC)
     assert condition is not None
     assert (condition.status, condition.reason) == (False, "SealBroken")
-    assert (outcome.result, outcome.detail) == ("failed", "peers_peer.preshared_key: not sealed for this row")
+    name = f"The preshared key of {one.device} does not open (peers_peer.preshared_key: not sealed for this row)"
+    mend = f"put the row back as it was, or revoke {one.device}; until then nothing but revocations is sent here."
+    assert (outcome.result, outcome.detail) == ("failed", f"{name}: {mend}")
     revoke_devices(actor=SYSTEM, devices=[one.device], reason="lost")
     type(server).objects.filter(pk=server.pk).update(enrolled_at=server.environment.created_at)
     assert keys_to_kill() == {server.pk: [{"public_key": one.device.public_key, "reason": "lost"}]}

@@ -18,8 +18,9 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
+from fleet.keyrings import KEYRINGS, check_keyring
 from fleet.models import User
-from fleet.sealing import make_keyring, make_nodes_keyring
+from fleet.sealing import KeyringBroken, make_keyring, make_nodes_keyring
 from nodes.supervisor import Part, Supervisor
 
 SOCKET_LIMIT = 100
@@ -88,6 +89,11 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 def _prepare(verbosity: int) -> None:
+    try:
+        for keyring in KEYRINGS:
+            check_keyring(keyring)
+    except KeyringBroken as error:
+        raise CommandError(str(error)) from None
     make_keyring(settings.KEYRING_PEERS)
     make_nodes_keyring(settings.KEYRING_NODES, settings.KEYRING_NODES_PUBLIC)
     settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
