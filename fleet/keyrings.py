@@ -159,6 +159,8 @@ def _check_column(column: Column, names: dict[str, int], found: Keyring, path: P
     for name, count in names.items():
         if name not in found.keys:
             raise KeyMissing(f"{path} lacks the key {name}, which {count} rows of {column} are sealed with")
+        if found.vouches_for(name):
+            continue
         rows = column.rows.filter(sealed_by=f"{name}:").values_list("pk", column.name)[:SAMPLE]
         if not any(opens(found, column, pk, sealed) for pk, sealed in rows):
             raise KeyMissing(f"the key {name} of {path} does not open the {count} rows of {column} that name it")

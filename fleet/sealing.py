@@ -80,6 +80,11 @@ class Keyring:
         rest = {"box": self.box, "retiring": list(self.retiring)}
         return json.dumps({"keys": keys, **{name: value for name, value in rest.items() if value}})
 
+    def vouches_for(self, name: str) -> bool:
+        """Whether a row that its key `name` does not open must be a broken row: the name is made of this very key, or
+        the rotation that is under way began by opening others."""
+        return _DERIVED.fullmatch(name) is not None or name in self.retiring
+
     def seal(self, secret: str, place: Place) -> str:
         """`KEYNAME:BASE64`; a fresh nonce each time."""
         name, key = next(iter(self.keys.items()))

@@ -11,8 +11,9 @@ from django.db import connection
 from django.utils import timezone
 
 from audit.services import SYSTEM, Actor
+from fleet import rotation, tokens
 from fleet import services as fleet
-from fleet import tokens
+from fleet.keyrings import PRESHARED_KEYS
 from fleet.models import ApiToken, Environment, Role, Server, User
 from nodes.models import HeldPush, Hold, ReviewItem
 from nodes.reviews import decide_review
@@ -243,6 +244,22 @@ ACTS = [
         password="a bootstrap password",
     ),
     _asked("push.approve", lambda w: w.hold.cause, approve_hold, hold=lambda w: w.hold, reason=WHY, says=WHY),
+    _asked(
+        "keyring.rotate",
+        lambda w: "keyring nodes",
+        rotation.retire_keys,
+        keyring="nodes",
+        old=lambda w: ("k1",),
+        new="k2",
+        who="admin",
+    ),
+    _asked(
+        "keyring.clear",
+        lambda w: str(w.device.peers.get()),
+        rotation.clear_broken,
+        row=lambda w: rotation.Broken(PRESHARED_KEYS, w.device.peers.get().pk, w.device.peers.get().preshared_key),
+        who="admin",
+    ),
     _asked(
         "review.decide",
         lambda w: str(w.review),

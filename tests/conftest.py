@@ -1,6 +1,7 @@
 """The cast: Alice administers, Bob operates staging, Charlie has no rights. And what every test needs around it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from django.conf import settings
@@ -22,6 +23,17 @@ def keyrings(tmp_path_factory: pytest.TempPathFactory) -> None:
     settings.KEYRING_NODES_PUBLIC = folder / "nodes.pub"
     make_keyring(settings.KEYRING_PEERS)
     make_nodes_keyring(settings.KEYRING_NODES, settings.KEYRING_NODES_PUBLIC)
+
+
+@pytest.fixture
+def own_keyrings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of keyrings that this test alone has, to change and to lose: `peers`, `nodes` and `nodes.pub`."""
+    files = {"KEYRING_PEERS": "peers", "KEYRING_NODES": "nodes", "KEYRING_NODES_PUBLIC": "nodes.pub"}
+    for setting, name in files.items():
+        monkeypatch.setattr(settings, setting, tmp_path / "keyrings" / name)
+    make_keyring(settings.KEYRING_PEERS)
+    make_nodes_keyring(settings.KEYRING_NODES, settings.KEYRING_NODES_PUBLIC)
+    return tmp_path / "keyrings"
 
 
 @pytest.fixture(scope="session", autouse=True)
