@@ -58,7 +58,7 @@ def key_names(keyring: str = "peers") -> list[str]:
 
 
 def rotations() -> list[dict[str, list[str]]]:
-    return [event.changes for event in Event.objects.filter(verb="keyring.rotate").order_by("pk")]  # type: ignore[misc]
+    return [event.changes for event in Event.objects.filter(verb="keyring.rotate").order_by("pk")]
 
 
 @pytest.fixture
@@ -67,6 +67,7 @@ def server(own_keyrings: Path, staging: Environment) -> Server:
     row = make_server(staging)
     make_peers(staging, 4)
     keep(new_key_for(row), server=row)
+    row.refresh_from_db()
     return row
 
 
@@ -238,8 +239,8 @@ def test_a_writer_under_way_keeps_the_key_it_seals_with(server: Server) -> None:
 def test_killed_at_each_step_every_row_opens_and_a_second_run_ends_it(server: Server) -> None:
     """C7: between the calls and returns of what a rotation does, by SIGKILL; each rotation is recorded once."""
     before, generation = secrets("peers"), server.generation
-    kills, over, first = 0, 0, random.randint(1, 3)  # noqa: S311
-    while in_fork(rotate, at=kills * 3 + first, of=STEPS_ARE_IN) == -signal.SIGKILL:
+    kills, over, first = 0, 0, random.randint(1, 5)  # noqa: S311
+    while in_fork(rotate, at=kills * 5 + first, of=STEPS_ARE_IN) == -signal.SIGKILL:
         kills += 1
         assert secrets("peers") == before
         check_keyring("peers")
@@ -248,7 +249,7 @@ def test_killed_at_each_step_every_row_opens_and_a_second_run_ends_it(server: Se
         assert len(key_names()) == 1
         assert secrets("peers") == before
         assert len(rotations()) == kills + over
-    assert kills > 40
+    assert kills > 30
     assert over < 10  # killed when all was done but the return
     server.refresh_from_db()
     assert server.generation == generation
