@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("fleet", "0003_confirmed_generation"),
+        ("fleet", "0004_who_may_have_access"),
     ]
 
     operations = [
