@@ -85,7 +85,7 @@ def test_a_token_that_cannot_be_is_refused(
     assert (str(refused.value), ApiToken.objects.count()) == (message, 0)
 
 
-def test_keyrings_are_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_keyrings_are_made_once(db: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("PEERS", "NODES", "NODES_PUBLIC"):
         monkeypatch.setattr(settings, f"KEYRING_{name}", tmp_path / name.lower())
     said = run(monkeypatch, "make_keyrings")

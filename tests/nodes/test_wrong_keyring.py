@@ -77,7 +77,7 @@ def give_its_name_to_another(path: Path) -> None:
         (up, 1, "nodes", lose, "PATH cannot be read (No such file or directory). 1 rows"),
         (up, 1, "peers", replace, "PATH lacks the key k1, which 3 rows of peers_peer.preshared_key are"),
     ],
-    ids=lambda value: getattr(value, "__name__", None),
+    ids=["web-lost", "web-another-key", "worker-replaced", "worker-nodes-damaged", "up-nodes-lost", "up-replaced"],
 )
 def test_a_wrong_keyring_stops_the_start_and_nothing_is_written(
     console: dict[str, str],
