@@ -180,7 +180,10 @@ def test_rows_of_a_keyring_that_was_rotated_elsewhere_stop_it(server: Server) ->
 def test_a_row_that_changed_meanwhile_is_left_as_it_is(server: Server) -> None:
     """C7: it is seen again in the next round; its neighbour is sealed anew."""
     one, two = Peer.objects.order_by("pk")[:2]
-    fresh = [(one.pk, "what was there before", "new one"), (two.pk, two.preshared_key, "new two")]
+    fresh: list[tuple[object, str, str]] = [
+        (one.pk, "what was there before", "new one"),
+        (two.pk, two.preshared_key, "new two"),
+    ]
     assert rotation._swap(PRESHARED_KEYS, fresh) == 1
     assert [PRESHARED_KEYS.text_of(peer.pk) for peer in (one, two)] == [one.preshared_key, "new two"]
 
