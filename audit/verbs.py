@@ -41,6 +41,8 @@ class Verb(StrEnum):
     RESUME = "suspension.end"
     PEER_SETTLE = "peer.settle"
     PEER_EXPIRE = "peer.expire"
+    EXPIRY_WARN = "expiry.warn"
+    EXPIRY_MAIL = "expiry.mail"
     REVOKE = "revocation.add"
     REVOKE_CONFIRMED = "revocation.confirmed"
     REVOKE_OVERDUE = "revocation.overdue"

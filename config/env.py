@@ -1,9 +1,12 @@
 """Typed readers of the environment that refuse bad values instead of guessing."""
 
 import os
+import re
 import secrets
+from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -92,3 +95,61 @@ def _sqlite(path: str) -> dict[str, object]:
         "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": pragmas},
         "TEST": {"NAME": f"{path}.test.{os.getpid()}"},  # so that two runs never share one
     }
+
+
+@dataclass(frozen=True)
+class Mail:
+    """Where mail is handed in; no host for nowhere."""
+
+    host: str = ""
+    port: int = 25
+    user: str = ""
+    password: str = ""
+    has_starttls: bool = False
+    has_tls: bool = False
+
+
+def env_mail(name: str) -> Mail:
+    """From NAME or NAME_FILE: smtp://USER:PASSWORD@HOST:PORT by STARTTLS, smtps:// by TLS from the first byte on. Only
+    to this machine itself, and with ?tls=no, it goes in the clear: with ?tls=no never with a password."""
+    text = env_secret(name)
+    if not text:
+        return Mail()
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        url, port = urlsplit(""), None
+    options = parse_qs(url.query)
+    if url.scheme not in {"smtp", "smtps"} or not url.hostname or options.keys() - {"tls"}:
+        raise ImproperlyConfigured(f"{name} must be smtp://USER:PASSWORD@HOST:PORT or smtps://...")  # it holds a secret
+    is_plain = options.get("tls") == ["no"]
+    if url.password and is_plain:
+        raise ImproperlyConfigured(f"{name}: with tls=no anybody on the way reads the password; take one of them away")
+    has_tls = url.scheme == "smtps"
+    has_starttls = not (has_tls or is_plain or _is_here(url.hostname))
+    user, password = unquote(url.username or ""), unquote(url.password or "")
+    return Mail(url.hostname, port or (465 if has_tls else 587), user, password, has_starttls, has_tls)
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def env_address(name: str, *, is_needed: bool) -> str:
+    """A bare e-mail address."""
+    value = os.environ.get(name, "")
+    if (value or is_needed) and not re.fullmatch(r"[^\s@<>,;]+@[^\s@<>,;]+", value):
+        raise ImproperlyConfigured(f"{name}={value!r} must be an address such as muster@example.com")
+    return value
+
+
+def env_url(name: str) -> str:
+    """Of a site, without a slash at its end; empty where it is not set."""
+    value = os.environ.get(name, "").rstrip("/")
+    if value and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
+        raise ImproperlyConfigured(f"{name}={value!r} must be an address such as https://muster.example.com")
+    return value

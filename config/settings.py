@@ -5,7 +5,18 @@ from pathlib import Path
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 
-from config.env import env_bool, env_database, env_int, env_list, env_secret, env_str, own_secret
+from config.env import (
+    env_address,
+    env_bool,
+    env_database,
+    env_int,
+    env_list,
+    env_mail,
+    env_secret,
+    env_str,
+    env_url,
+    own_secret,
+)
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(env_str("MUSTER_DATA", str(BASE_DIR / "data")))
@@ -94,6 +105,17 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "/admin/"
+
+# --- Mail -------------------------------------------------------------------------------------------------------
+
+# Unset, nobody gets mail: pages say it all.
+_MAIL = env_mail("MUSTER_SMTP")
+EMAIL_HOST, EMAIL_PORT = _MAIL.host, _MAIL.port
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _MAIL.user, _MAIL.password
+EMAIL_USE_TLS, EMAIL_USE_SSL = _MAIL.has_starttls, _MAIL.has_tls
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env_address("MUSTER_MAIL_FROM", is_needed=bool(EMAIL_HOST))
+CONSOLE_URL = env_url("MUSTER_URL")  # where people find the Console, for links in mail
 
 # --- Ledger -----------------------------------------------------------------------------------------------------
 

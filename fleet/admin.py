@@ -120,7 +120,7 @@ class EnvironmentAdmin(ConsoleAdmin):
         return visible_environments(request.user).annotate(held=Count("servers"))
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
-        shown = ("name", "description", "address_rest")
+        shown = ("name", "description", "address_rest", "warn_before", "idle_after", "suspends_idle")
         return (*shown, "reason") if obj and self.has_change_permission(request, obj) else shown
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:

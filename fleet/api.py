@@ -21,12 +21,18 @@ from fleet.scope import scope_of, visible_bastions, visible_environments, visibl
 class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
     class Meta:
         model = Environment
-        fields = ("id", "name", "description", "address_rest", "created_at")
+        fields = (
+            *("id", "name", "description", "address_rest", "warn_before", "idle_after", "suspends_idle"),
+            "created_at",
+        )
 
 
 class EnvironmentChange(Input):
     description = Text(required=False, allow_blank=True)
     address_rest = serializers.DurationField(required=False, validators=[fields.valid_rest])
+    warn_before = serializers.DurationField(required=False, validators=[fields.valid_warning])
+    idle_after = serializers.DurationField(required=False, allow_null=True, validators=[fields.valid_idle])
+    suspends_idle = serializers.BooleanField(required=False)
     reason = Reason()
 
 
@@ -34,6 +40,9 @@ class EnvironmentInput(Input):
     name = Text()
     description = Text(required=False, allow_blank=True)
     address_rest = serializers.DurationField(required=False, validators=[fields.valid_rest])
+    warn_before = serializers.DurationField(required=False, validators=[fields.valid_warning])
+    idle_after = serializers.DurationField(required=False, allow_null=True, validators=[fields.valid_idle])
+    suspends_idle = serializers.BooleanField(required=False)
 
 
 class EnvironmentViewSet(Resource[Environment]):

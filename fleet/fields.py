@@ -107,6 +107,16 @@ def valid_rest(value: dt.timedelta) -> None:
         raise ValidationError("Give a rest from 0 to 365 days.")
 
 
+def valid_warning(value: dt.timedelta) -> None:
+    if not dt.timedelta(0) <= value <= dt.timedelta(days=365):
+        raise ValidationError("Warn from 0 to 365 days before the end.")
+
+
+def valid_idle(value: dt.timedelta) -> None:
+    if not dt.timedelta(days=1) <= value <= dt.timedelta(days=3650):
+        raise ValidationError("A peer is called idle after 1 to 3650 days.")
+
+
 def valid_zone(value: str) -> None:
     if value not in available_timezones():
         raise ValidationError("Give a time zone by its name, such as Europe/Berlin or UTC.")

@@ -1,8 +1,10 @@
 """Filters of lists: a row's id, and the refusal of what is no filter."""
 
+import datetime as dt
 from typing import Any
 
 import django_filters
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django_filters.rest_framework import DjangoFilterBackend
 from rest_framework import serializers
@@ -13,6 +15,16 @@ from rest_framework.views import APIView
 def by_id(column: str) -> django_filters.NumberFilter:
     """Refuses what no id can be, before a database counts that far."""
     return django_filters.NumberFilter(field_name=column, min_value=1, max_value=2**63 - 1, decimal_places=0)
+
+
+def before(column: str) -> django_filters.IsoDateTimeFilter:
+    """Refuses what no database counts to in UTC."""
+    return django_filters.IsoDateTimeFilter(field_name=column, lookup_expr="lt", validators=[_within_reach])
+
+
+def _within_reach(moment: dt.datetime) -> None:
+    if not 1900 < moment.year < 9999:
+        raise ValidationError("Give a time between the years 1901 and 9998.")
 
 
 class StrictFilterBackend(DjangoFilterBackend):  # type: ignore[misc] # it has no types

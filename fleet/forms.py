@@ -125,10 +125,22 @@ class EnvironmentForm(ReasonedForm):
         widget=UnfoldAdminTextInputWidget,
         help_text="How long a freed address rests before another peer may have it: days hours:minutes:seconds.",
     )
+    warn_before = forms.DurationField(
+        required=False,
+        validators=[fields.valid_warning],
+        widget=UnfoldAdminTextInputWidget,
+        help_text="How long before its end people are told that access ends; 0 for never.",
+    )
+    idle_after = forms.DurationField(
+        required=False,
+        validators=[fields.valid_idle],
+        widget=UnfoldAdminTextInputWidget,
+        help_text="A peer that nothing was heard of for so long, from 1 day on, is listed as idle; empty for never.",
+    )
 
     class Meta:
         model = Environment
-        fields = ("name", "description", "address_rest")
+        fields = ("name", "description", "address_rest", "warn_before", "idle_after", "suspends_idle")
 
     def add(self, values: dict[str, Any]) -> Model:
         return services.add_environment(actor=self.actor, **values)

@@ -320,6 +320,10 @@ class ServerStatus(models.Model):
     confirmed_epoch = models.PositiveIntegerField(default=0)
     confirmed_generation = models.PositiveBigIntegerField(default=0, help_text="Below it the machine was set back.")
     observed_at = models.DateTimeField(null=True)
+    peers_seen_at = models.DateTimeField(null=True, help_text="When it was last asked for its peers' handshakes.")
+    peers_seen_since = models.DateTimeField(
+        null=True, help_text="Since when it is asked for them, without a day's gap."
+    )
     conditions = models.JSONField(default=dict)
     drift = models.JSONField(default=list)
     failures = models.PositiveIntegerField(default=0)

@@ -17,6 +17,8 @@ from nodes.reviews import hand_on_reviews
 from nodes.status import record_failure
 from nodes.targets import make_missing_keys
 from peers.due import settle_due
+from peers.expiry import mail_warnings, warn_of_ends
+from peers.idle import suspend_idle
 from peers.models import Peer
 from peers.overdue import tell_overdue
 
@@ -31,6 +33,8 @@ def do_chores(crew: Crew) -> "list[Future[None]]":
     for server_id, why in settle_due().items():
         record_failure(server_id, reason="PoolExhausted", message=why, is_reachable=True)
     tell_overdue()
+    suspend_idle()
+    warn_of_ends()
     release_rested()
     hand_on_reviews()
     make_missing_keys()
@@ -38,7 +42,8 @@ def do_chores(crew: Crew) -> "list[Future[None]]":
     waiting = Enrolment.objects.filter(state=Enrolment.State.WAITING).values_list("pk", flat=True)
     plans = PlanRequest.objects.filter(finished_at=None).values_list("pk", flat=True)
     jobs = [crew.open(partial(run_enrolment, str(pk), crew.pool)) for pk in waiting]
-    return jobs + [crew.open(partial(fill_plan, str(pk), crew.pool)) for pk in plans]
+    jobs += [crew.open(partial(fill_plan, str(pk), crew.pool)) for pk in plans]
+    return [*jobs, crew.mail(mail_warnings)]
 
 
 def release_rested() -> int:

@@ -49,7 +49,7 @@ def allow_many_files() -> None:
 
 
 class Crew:
-    """Sessions and threads of one process. Two lanes of work, so that a push never delays a revoke."""
+    """Sessions and threads of one process, in lanes of work: a push never delays a revoke, and mail delays nothing."""
 
     def __init__(self, pool: SessionPool | None = None) -> None:
         allow_many_files()
@@ -57,6 +57,8 @@ class Crew:
         self.revoking, self.working = Claims(), Claims()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="crew")
         self._openers = ThreadPoolExecutor(THREADS, thread_name_prefix="opener")
+        self._mailer = ThreadPoolExecutor(1, thread_name_prefix="mailer")
+        self._mailing: Future[None] | None = None
 
     def work(self, job: Callable[[], object]) -> "Future[None]":
         return _told(self._threads.submit(_run, job))
@@ -65,7 +67,14 @@ class Crew:
         """For jobs that wait for a connection first: unreachable servers fill this lane and no other."""
         return _told(self._openers.submit(_run, job))
 
+    def mail(self, job: Callable[[], object]) -> "Future[None]":
+        """One at a time: behind a mail server that holds one up no others wait."""
+        if self._mailing is None or self._mailing.done():
+            self._mailing = _told(self._mailer.submit(_run, job))
+        return self._mailing
+
     def close(self) -> None:
+        self._mailer.shutdown(wait=True, cancel_futures=True)
         self._openers.shutdown(wait=True, cancel_futures=True)
         self._threads.shutdown(wait=True, cancel_futures=True)
         self.pool.close_all()

@@ -14,7 +14,8 @@ from fleet.models import Server
 from fleet.scope import scope_of, visible_servers
 from nodes.access import visible_holds, visible_reviews
 from nodes.reviews import OPEN
-from peers.access import visible_receipts
+from peers.access import visible_peers, visible_receipts
+from peers.admin.ends import ends_of, idle_count
 
 
 def show(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
@@ -32,6 +33,8 @@ def show(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
             "pending": visible_receipts(user).filter(confirmed_at=None).select_related("server", "revocation")[:50],
             "holds": visible_holds(user).filter(approved_at=None),
             "reviews": visible_reviews(user).filter(OPEN)[:50],
+            "ends": ends_of(visible_peers(user)),
+            "idle": idle_count(visible_peers(user)),
             "unexplained": Event.objects.filter(verb="")[:10] if scope_of(user).sees is None else [],
         }
     )

@@ -23,6 +23,7 @@ from peers.models import Peer, PeerStatus, Receipt, Revocation
 from peers.moving import let_moved_in
 
 MAX_BACKOFF = 5.0
+LONGEST_GAP = dt.timedelta(days=1)
 EXPOSED = (
     "Keys that were revoked since may have passed packets there until it was reached again, each to its own end,"
     " or an hour past it, at the longest."
@@ -157,7 +158,7 @@ def record_applied(desired: Desired, state: NodeState, withheld: Sequence[str], 
 def _mark_shut(server_id: int, shut: Sequence[uuid.UUID], now: dt.datetime) -> None:
     PeerStatus.objects.filter(peer__in=shut, shut_at=None).update(shut_at=now)
     let_in = PeerStatus.objects.filter(peer__server=server_id, shut_at__isnull=False)
-    let_in.exclude(peer__in=shut).update(shut_at=None)
+    let_in.exclude(peer__in=shut).update(shut_at=None, let_in_at=now)
 
 
 def _why_not(withheld: Sequence[str], drift: Sequence[DriftSeen]) -> tuple[str, str]:
@@ -279,6 +280,14 @@ def record_observation(
         kinds = ", ".join(sorted({item.what for item in drift}))
         record_alone(Verb.DRIFT_SEEN, Server.objects.get(pk=server_id), reason=f"{len(drift)}: {kinds}"[:500])
     record_peers(server_id, seen, now)
+    _note_asked(server_id, now)
+
+
+def _note_asked(server_id: int, now: dt.datetime) -> None:
+    """What it said of its peers is written down now; after a day's gap nobody knows whom it heard meanwhile."""
+    row = ServerStatus.objects.filter(server=server_id)
+    row.filter(Q(peers_seen_at=None) | Q(peers_seen_at__lt=now - LONGEST_GAP)).update(peers_seen_since=now)
+    row.update(peers_seen_at=now)
 
 
 def _differs(status: ServerStatus, state: NodeState) -> bool:

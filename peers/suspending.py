@@ -29,10 +29,11 @@ def suspend(*, actor: Actor, targets: Sequence[Target], reason: str, is_idle: bo
     with act(Verb.SUSPEND, actor=actor, reason=reason) as this:
         peers = _lock_peers(targets)
         require_operator(actor, *_environments(peers))
+        _refuse_suspended(targets)
         found = [_new(target, this) for target in targets]
         for one in found:
             one.is_idle, one.is_decided = is_idle, len(targets) == 1 and not is_idle
-            one.full_clean()
+            one.clean_fields(exclude=list(OWN_PATHS.values()))  # each of these would ask the database
         Suspension.objects.bulk_create(found)
         mark_changed({peer.server_id for peer in peers})
         label = str(targets[0]) if len(targets) == 1 else f"{len(targets)} at once"
@@ -68,6 +69,13 @@ def _new(target: Target, this: Act) -> Suspension:
     return Suspension(reason=this.reason, suspended_by=str(this.actor), began_act=this.id, **{str(name): target})
 
 
+def _refuse_suspended(targets: Sequence[Target]) -> None:
+    """Under the people's locks, so nobody else suspends them now."""
+    taken = Suspension.objects.filter(_one_of(targets, OWN_PATHS), ended_at=None).first()
+    if taken is not None:
+        raise ValidationError(f"{taken.target} is suspended already: look again.", code="taken")
+
+
 def _refuse_disabled(target: Target) -> None:
     user = target.user if isinstance(target, Person) else None
     if user is not None and not user.is_active:
@@ -77,14 +85,19 @@ def _refuse_disabled(target: Target) -> None:
 def _lock_peers(targets: Sequence[Target]) -> list[Peer]:
     """Live peers of the targets, read while nobody can issue another to these people."""
     lock_devices({owner_of(target).pk for target in targets})
+    return list(Peer.objects.filter(_one_of(targets, PATHS), ended_at=None).select_related("server__environment"))
+
+
+# From a peer, and from a suspension.
+PATHS: dict[type, str] = {Person: "device__person", Device: "device", Peer: "pk"}
+OWN_PATHS: dict[type, str] = {Person: "person", Device: "device", Peer: "peer"}
+
+
+def _one_of(targets: Sequence[Target], paths: dict[type, str]) -> Q:
     ids: defaultdict[str, list[object]] = defaultdict(list)
     for target in targets:
-        ids[f"{PATHS[type(target)]}__in"].append(target.pk)
-    one_of = reduce(or_, (Q(**{path: found}) for path, found in ids.items()))
-    return list(Peer.objects.filter(one_of, ended_at=None).select_related("server__environment"))
-
-
-PATHS: dict[type, str] = {Person: "device__person", Device: "device", Peer: "pk"}
+        ids[f"{paths[type(target)]}__in"].append(target.pk)
+    return reduce(or_, (Q(**{path: found}) for path, found in ids.items()))
 
 
 def owner_of(target: Target) -> Person:

@@ -24,6 +24,7 @@ from peers.access import (
     visible_revocations,
     visible_teams,
 )
+from peers.admin.ends import EndsWithin, Idle, ends_of
 from peers.api.people import config_answer
 from peers.forms import DeviceForm, GrantForm, PersonForm
 from peers.granting import end_grants
@@ -54,6 +55,7 @@ class PersonAdmin(ConsoleAdmin):
             "devices": visible_devices(request.user).filter(person=obj),
             "grants": grants.order_by(F("ended_at").desc(nulls_first=True), "-begins_at"),
             "peers": peer_rows(visible_peers(request.user).filter(device__person=obj)),
+            "ends": ends_of(visible_peers(request.user).filter(device__person=obj)),
             "revocations": revocations_of(request, obj),
         }
 
@@ -223,7 +225,7 @@ class GrantAdmin(ConsoleAdmin):
 class PeerAdmin(ConsoleAdmin):
     is_added = is_changed = False
     list_display = ("device", "server", "addresses", "state", "seen", "expires_at")
-    list_filter = ("server__environment", "server", ("ended_at", admin.EmptyFieldListFilter))
+    list_filter = ("server__environment", "server", ("ended_at", admin.EmptyFieldListFilter), EndsWithin, Idle)
     search_fields = ("device__name", "device__person__name", "device__public_key")
     fields = (
         *("device", "server", "addresses", "carries", "state", "seen", "endpoint", "expires_at"),

@@ -6,6 +6,7 @@ import django_filters
 from django.core.exceptions import ValidationError
 from django.db.models import Exists, OuterRef, Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -15,7 +16,7 @@ from rest_framework.response import Response
 
 from audit.services import Actor
 from fleet.access import require_operator
-from fleet.filters import by_id
+from fleet.filters import before, by_id
 from fleet.models import Environment, Server
 from fleet.rest import Input, Reason, Resource, Text, Visible
 from fleet.scope import visible_environments, visible_servers
@@ -30,6 +31,7 @@ from peers.access import (
     visible_receipts,
     visible_revocations,
 )
+from peers.idle import is_idle
 from peers.models import Device, Grant, Peer, Person, Receipt, Revocation
 from peers.selectors import NotEnrolled, address_of, config_of
 
@@ -190,6 +192,12 @@ class PeerFilter(django_filters.FilterSet):
     person = by_id("device__person_id")
     server = by_id("server_id")
     is_ended = django_filters.BooleanFilter(field_name="ended_at", lookup_expr="isnull", exclude=True)
+    expires_before = before("expires_at")
+    is_idle = django_filters.BooleanFilter(method="by_idle")
+
+    def by_idle(self, rows: QuerySet[Peer], name: str, value: bool) -> QuerySet[Peer]:
+        found = is_idle(timezone.now())
+        return rows.filter(found) if value else rows.exclude(found)
 
 
 def config_answer(actor: Actor, peer: Peer) -> HttpResponse:

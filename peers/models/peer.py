@@ -85,6 +85,7 @@ class PeerStatus(models.Model):
     transfer_tx = models.PositiveBigIntegerField(default=0)
     observed_at = models.DateTimeField(default=timezone.now)
     shut_at = models.DateTimeField(null=True, help_text="Since when its server was seen to keep it out.")
+    let_in_at = models.DateTimeField(null=True, help_text="When its server was last seen to let it in again.")
 
     class Meta:
         verbose_name_plural = "peer statuses"
@@ -144,20 +145,36 @@ class Suspension(models.Model):
 
 
 class ExpiryWarning(models.Model):
-    """That a peer's end was told of; once for each end."""
+    """That a peer's end was told of; once for each end. Whoever mails it first takes `next_try_at` away, so that no
+    second mail goes out even where nobody lived to write `mailed_at`."""
 
     peer = models.ForeignKey(Peer, models.PROTECT, related_name="warnings")
     expires_at = models.DateTimeField()
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+    next_try_at = models.DateTimeField(null=True, default=timezone.now, help_text="When to mail it; none for no more.")
+    failures = models.PositiveIntegerField(default=0)
+    trouble = models.CharField(max_length=100, blank=True, default="", help_text="Why the last try failed.")
     mailed_to = models.CharField(max_length=254, blank=True, default="")
     mailed_at = models.DateTimeField(null=True)
 
     class Meta:
         ordering = ["-created_at"]
         constraints = [models.UniqueConstraint(fields=["peer", "expires_at"], name="peers_warning_once")]
+        indexes = [
+            models.Index(fields=["expires_at"], condition=Q(next_try_at__isnull=False), name="peers_warning_to_mail")
+        ]
 
     def __str__(self) -> str:
         return f"warning that {self.peer} ends"
+
+    @property
+    def told(self) -> str:
+        """How the person was told, on one line."""
+        if self.mailed_at:
+            return f"mailed to {self.mailed_to}"
+        if self.next_try_at is None:
+            return self.trouble or f"perhaps mailed to {self.mailed_to}: the worker ended meanwhile"
+        return self.trouble or "not mailed yet"
 
 
 class StaticAddress(models.Model):

@@ -56,7 +56,12 @@ def test_users_and_roles_are_given_by_administrators_alone(alice: User, bob: Use
 
 def test_an_event_shows_old_and_new_in_a_table(alice: User, staging: Environment) -> None:
     client = browser(alice)
-    data = {"description": "<b>where</b> it breaks", "address_rest": "1 00:00:00", "reason": "moved"}
+    data = {
+        "description": "<b>where</b> it breaks",
+        "address_rest": "1 00:00:00",
+        "warn_before": "7 00:00:00",
+        "reason": "moved",
+    }
     assert client.post(reverse("admin:fleet_environment_change", args=[staging.pk]), data).status_code == 302
     page = client.get(reverse("admin:audit_event_changelist") + "?verb__exact=environment.change").content.decode()
     found = re.search(r"/admin/audit/event/(\d+)/change/", page)
