@@ -230,7 +230,7 @@ def install_conf(node: Node, interface: Interface) -> str:
     rows = [
         "# Written by muster-node. Peers are in %s; do not add any here." % node.state.path,
         "[Interface]",
-        "Address = " + ", ".join(interface.addresses),
+        "Address = " + ", ".join(map(str, interface.addresses)),
         "ListenPort = %d" % interface.listen_port,
         "MTU = %d" % interface.mtu,
         "PrivateKey = " + private,

@@ -26,14 +26,13 @@ import syslog
 import time
 import traceback
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, BinaryIO, NamedTuple
 
 VERSION, PROTOCOL = "1.0.0", 1
 MAX_LINE = MAX_SCAN = 16 * 1024 * 1024
 MAX_KEYS, MAX_PEERS, MAX_JOURNAL = 10_000, 100_000, 1024 * 1024
-ROUTE_PROTOCOL = "117"
+ROUTE_PROTOCOL, OWN_TABLES = "117", ("local", "main")
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 Json = dict[str, Any]
@@ -42,8 +41,7 @@ Stamp = tuple[int, int, int]
 Ran = subprocess.CompletedProcess[str]
 
 
-@dataclass(frozen=True)
-class Paths:
+class Paths(NamedTuple):
     """Every place on the machine that this program reads or writes."""
 
     program: str = "/usr/local/sbin/muster-node"
@@ -58,7 +56,7 @@ class Paths:
     proc: str = "/proc/sys"
 
 
-# ---------------------------------------------------------------- errors, values
+# ---------------------------------------------------------------- errors, values, files, locks
 
 
 class Refused(Exception):
@@ -70,7 +68,6 @@ class Refused(Exception):
 
 
 def need(holds: object, field: str, mend: str) -> None:
-    """Refuses the request unless `holds`."""
     if not holds:
         raise Refused("bad_request", "%s: %s" % (field, mend))
 
@@ -102,7 +99,6 @@ LOW_ORDER = {0, 1, FIELD_PRIME - 1, *(int.from_bytes(bytes.fromhex(point), "litt
 
 
 def canonical(value: object) -> str:
-    """The one JSON text of a value."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
@@ -264,28 +260,35 @@ def peer_of(line: str) -> Peer:
 class Interface(NamedTuple):
     """The interface's own settings; `line` is its canonical text."""
 
-    addresses: tuple[str, ...]
-    networks: tuple[Any, ...]
+    addresses: tuple[Any, ...]
     listen_port: int
     mtu: int
     forward: str
     line: str
+
+    def settings(self) -> set[str]:
+        return {"up", "port %d" % self.listen_port, "mtu %d" % self.mtu, *map(str, self.addresses)}
+
+    def wider(self, texts: Iterable[str]) -> dict[str, Any]:
+        """Those that are one of the addresses but for a longer prefix, each with that address."""
+        new = {str(address.ip): address for address in self.addresses}
+        parts = [(text, *text.partition("/")[::2]) for text in texts]
+        return {text: new[ip] for text, ip, size in parts if ip in new and int(size) > new[ip].network.prefixlen}
 
 
 def parse_interface(value: object) -> Interface:
     fields = fields_of(value, "interface", ("addresses", "listen_port", "mtu", "forward"))
     items = list_of(fields["addresses"], "addresses", 16, 1)
     parsed = [parse_ip(ipaddress.ip_interface, item, "addresses") for item in items]
-    need(len(set(items)) == len(items), "addresses", "an address is there twice")
+    need(len({item.ip for item in parsed}) == len(items), "addresses", "an address is there twice")
     port = parse_int(fields["listen_port"], "listen_port", 1, 65535)
     mtu = parse_int(fields["mtu"], "mtu", 1280, 1500)
     forward = parse_text(fields["forward"], "forward")
     need(forward in ("masquerade", "routed", "none"), "forward", "must be masquerade, routed or none")
-    return Interface(tuple(items), tuple(item.network for item in parsed), port, mtu, forward, canonical(fields))
+    return Interface(tuple(parsed), port, mtu, forward, canonical(fields))
 
 
 def interface_of(line: str) -> Interface:
-    """The interface of one line of canonical text."""
     return parse_interface(parse_json(line.encode()))
 
 
@@ -305,7 +308,6 @@ def check_overlap(peers: Sequence[Peer]) -> None:
 
 
 def parse_item(value: object) -> tuple[str, str]:
-    """(public key, reason) of one thing to revoke."""
     item = fields_of(value, "key", ("public_key", "reason"))
     return parse_key(item["public_key"]), parse_text(item["reason"], "reason")
 
@@ -315,9 +317,6 @@ def parse_interface_name(text: str) -> str:
     if not INTERFACE_NAME.fullmatch(text) or text in ("all", "interfaces", "tombstones", "tombstones.copy"):
         raise argparse.ArgumentTypeError("not the name of an interface")
     return text
-
-
-# ---------------------------------------------------------------- files and locks
 
 
 def stamp(path: str) -> Stamp | None:
@@ -366,7 +365,6 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
 
 def append_lines(path: str, lines: Sequence[bytes]) -> bool:
     """Adds the lines; whether they are on the disk for sure."""
-    new = not os.path.exists(path)
     with contextlib.suppress(OSError):
         make_folder(os.path.dirname(path))
         with open(path, "a+b") as file:
@@ -377,8 +375,7 @@ def append_lines(path: str, lines: Sequence[bytes]) -> bool:
             file.write((b"\n" if torn else b"") + b"".join(line + b"\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
-            if new:
-                sync_folder(os.path.dirname(path))
+            sync_folder(os.path.dirname(path))
             return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     return False
 
@@ -391,7 +388,6 @@ def read_bytes(path: str, start: int = 0, most: int = -1) -> bytes:
 
 
 def keys_in(data: bytes) -> frozenset[str]:
-    """All that looks like a key."""
     return frozenset(token.decode() for token in KEY_TOKEN.findall(data))
 
 
@@ -435,7 +431,6 @@ class TombstoneFile:
         self.proven: Stamp | None = None  # the spare file's version at which this one was on the disk for sure
 
     def refresh(self, lines: dict[str, bytes]) -> None:
-        """Reads what is new in the file into `keys` and into `lines`."""
         now = stamp(self.path)
         if now == self.seen:
             return
@@ -621,11 +616,9 @@ class Journal:
         return self.cached[1]
 
     def head(self) -> int:
-        """The number of the last entry; 0 for none."""
         return int(self.read()[-1]["seq"]) if self.read() else 0
 
     def add(self, what: str, keys: Iterable[str | None], detail: str, by: str = "node") -> None:
-        """One entry for each key (or for None)."""
         with locked(self.lock, 1.0):
             previous = entry_hash(self.read()[-1]) if self.read() else "0" * 64
             lines = []
@@ -654,7 +647,6 @@ class Journal:
 
 
 def entry_hash(entry: Json) -> str:
-    """What the next entry names as `previous`."""
     return hashlib.sha256(canonical(entry).encode()).hexdigest()
 
 
@@ -664,12 +656,10 @@ def content_text(interface: str, lines: Mapping[str, str]) -> str:
 
 
 def content_digest(interface: str, lines: Mapping[str, str]) -> str:
-    """SHA-256, in hex, of the canonical text."""
     return hashlib.sha256(content_text(interface, lines).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """What was last taken: the fence's pair, the digests, content as canonical lines, how far the journal was read.
     `origin`: "none" (nothing ever taken), "state", "last" (fell back to state.last), "lost" (no good copy)."""
 
@@ -678,7 +668,7 @@ class State:
     pushed: str | None = None
     digest: str | None = None
     interface: str = ""
-    lines: Mapping[str, str] = field(default_factory=dict)
+    lines: Mapping[str, str] = {}
     seen: int = 0
     origin: str = "none"
 
@@ -722,7 +712,7 @@ class StateFile:
             return State()
         for path, origin in ((self.path, "state"), (self.path + ".last", "last")):
             with contextlib.suppress(OSError, ValueError, Refused):
-                return replace(parse_state(read_bytes(path)), origin=origin)
+                return parse_state(read_bytes(path))._replace(origin=origin)
         return State(origin="lost")
 
     def keys(self) -> Set[str] | None:
@@ -756,10 +746,10 @@ class StateFile:
         gone = [key for key in keys if lines.pop(key, None)]
         if gone or state.origin == "last":
             with contextlib.suppress(OSError):
-                self.write(replace(state, lines=lines, digest=content_digest(state.interface, lines)))
+                self.write(state._replace(lines=lines, digest=content_digest(state.interface, lines)))
 
 
-# ---------------------------------------------------------------- kernel
+# ---------------------------------------------------------------- the kernel, the boot path, routes, forwarding
 
 
 def run(argv: Sequence[str], text: str = "", seconds: float = 10.0, keep: Sequence[int] = ()) -> Ran:
@@ -775,14 +765,11 @@ def run(argv: Sequence[str], text: str = "", seconds: float = 10.0, keep: Sequen
 
 
 class Live(NamedTuple):
-    """One peer as the kernel has it. The preshared key never leaves this process."""
+    """One peer as the kernel has it; `told` is its row in an answer. The preshared key never leaves this process."""
 
     preshared: str | None
     networks: tuple[str, ...]
-    endpoint: str | None
-    handshake: int
-    received: int
-    sent: int
+    told: list[Any]
 
 
 class Kernel(NamedTuple):
@@ -805,21 +792,19 @@ def optional(text: str) -> str | None:
     return None if text in ("(none)", "off", "") else text
 
 
-def parse_dump(text: str) -> Kernel:
-    """`wg show IFACE dump`."""
-    head, *rows = text.rstrip("\n").split("\n")
+def read_kernel(name: str) -> Kernel | None:
+    """The running interface, by `wg show IFACE dump`; None when there is none."""
+    ran = run(["wg", "show", name, "dump"])
+    if ran.returncode != 0:
+        return None
+    head, *rows = ran.stdout.rstrip("\n").split("\n")
     private, public, port, _mark = head.split("\t")
     peers = {}
     for row in rows:
         key, preshared, endpoint, allowed, *counts, _keepalive = row.split("\t")
-        peers[key] = Live(optional(preshared), kernel_networks(allowed), optional(endpoint), *map(int, counts))
+        told = [key, optional(endpoint), *map(int, counts)]
+        peers[key] = Live(optional(preshared), kernel_networks(allowed), told)
     return Kernel(optional(private), optional(public), int(port), peers)
-
-
-def read_kernel(name: str) -> Kernel | None:
-    """The running interface; None when there is none."""
-    ran = run(["wg", "show", name, "dump"])
-    return parse_dump(ran.stdout) if ran.returncode == 0 else None
 
 
 def kernel_places(keys: set[str]) -> dict[str, list[str]] | None:
@@ -851,7 +836,6 @@ class Plan(NamedTuple):
 
 
 def plan_kernel(live: Mapping[str, Live], wanted: Mapping[str, Peer]) -> Plan:
-    """The smallest change from `live` to `wanted`."""
     removed = [key for key in live if key not in wanted]
     added = [peer for key, peer in wanted.items() if key not in live]
     kept = [(peer, live[key]) for key, peer in wanted.items() if key in live]
@@ -898,9 +882,8 @@ def put_peers(name: str, peers: Iterable[Peer], live: Mapping[str, Live], gate: 
     return (not text or run(["wg", "addconf", name, "/dev/stdin"], text, keep=[gate]).returncode == 0) and good
 
 
-# ---------------------------------------------------------------- IFACE.conf, the boot path
-
 HOOK = re.compile(r"\s*(?:(?:pre|post)-?(?:up|down)|up|down|exec\w*)\b", re.IGNORECASE)
+ADDRESS = re.compile(r"[0-9a-fA-F.:]+/[0-9]+")
 PATH_TOKEN = re.compile(r"/[^\s\"'`;|&<>(){}=,]+")
 
 
@@ -928,8 +911,14 @@ def sealed(text: str) -> str:
 
 
 def conf_peers(text: str) -> list[str]:
-    """The public keys of the peers in a conf, as it spells them."""
     return [value for _, setting, value, _ in conf_rows(text) if setting == "publickey"]
+
+
+def conf_widened(text: str, interface: Interface) -> str:
+    """The conf with the interface's addresses where it has them with a longer prefix."""
+    new = interface.wider(ADDRESS.findall(text))
+    swap = functools.partial(ADDRESS.sub, lambda found: str(new.get(found[0], found[0])))
+    return "\n".join(swap(row) if setting == "address" else row for _, setting, _, row in conf_rows(text))
 
 
 def read_text(path: str) -> str:
@@ -951,7 +940,6 @@ def disk_places(paths: Paths, keys: set[str], state: StateFile) -> dict[str, lis
 
 
 def files_in(place: str) -> Iterator[str]:
-    """The files below a folder, or the file itself."""
     if not os.path.isdir(place):
         yield place
     yield from (os.path.join(folder, name) for folder, _, names in os.walk(place) for name in names)
@@ -973,38 +961,48 @@ def scan_file(path: str, _version: Stamp | None) -> tuple[frozenset[str] | None,
     return keys_in(data), [token for row in hooks for token in PATH_TOKEN.findall(row)]
 
 
-# ---------------------------------------------------------------- routes, forwarding, the boot guard
-
-
 def routes_wanted(interface: Interface, peers: Iterable[Peer]) -> set[str]:
     """Networks of peers that the interface's own networks do not cover."""
-    own = [(net.version, int(net.network_address), int(net.broadcast_address)) for net in interface.networks]
-    reaches = [reach for peer in peers for reach in peer.ranges]
-    inside = {r for r in reaches if any(r[0] == kind and low <= r[1] and r[2] <= high for kind, low, high in own)}
-    return {text for _, _, _, text in set(reaches) - inside}
+    nets = (address.network for address in interface.addresses)
+    own = [(net.version, int(net.network_address), int(net.broadcast_address)) for net in nets]
+    reaches = {reach for peer in peers for reach in peer.ranges}
+    return {r[3] for r in reaches if not any(r[0] == kind and low <= r[1] and r[2] <= high for kind, low, high in own)}
 
 
-def routes_held(name: str, table: str) -> set[str]:
-    """The routes that this program has put there: they carry its protocol number."""
-    held: set[str] = set()
-    for family in ("-4", "-6"):
-        ran = run(["ip", family, "route", "show", "dev", name, "proto", ROUTE_PROTOCOL, "table", table])
-        held.update(str(ipaddress.ip_network(row.split()[0])) for row in ran.stdout.splitlines() if row.strip())
-    return held
+def ip_json(*words: str) -> list[Json]:
+    """What ip tells; nothing where it fails, as of a table that is not there."""
+    ran = run(["ip", "-j", *words])
+    return list(json.loads(ran.stdout)) if ran.returncode == 0 and ran.stdout.strip() else []
+
+
+def judge_routes(name: str, table: str, wanted: set[str]) -> tuple[set[str], set[str]]:
+    """(The networks that have a route of ours, those of the wanted that may have none)."""
+    places = [(family, "route", "show", "table", part) for family in ("-4", "-6") for part in {*OWN_TABLES, table}]
+    rows = [row for place in places for row in ip_json(*place)]
+    named = [(ipaddress.ip_network(row["dst"]), row) for row in rows if row["dst"] != "default"]
+    ours = {str(net) for net, row in named if (row.get("dev"), row.get("protocol")) == (name, ROUTE_PROTOCOL)}
+    others = {net for net, row in named if (row.get("dev"), row.get("protocol")) != (name, ROUTE_PROTOCOL)}
+    # What the machine must go on reaching as it does: its gateways, the networks that it is in.
+    hops = [hop for row in rows if row["dst"] == "default" for hop in [row, *row.get("nexthops", ())]]
+    near = {ipaddress.ip_network(hop["gateway"]) for hop in hops if "gateway" in hop}
+    near |= {net for net, row in named if row.get("protocol") in ("kernel", "ra") and row.get("dev") != name}
+    ways = [(to, [n.prefixlen for n in others if n.overlaps(to) and n.prefixlen <= to.prefixlen]) for to in near]
+    nets = map(ipaddress.ip_network, wanted)
+    lost = {n for n in nets if any(n.overlaps(to) and n.prefixlen > max(sizes, default=0) for to, sizes in ways)}
+    return ours, wanted & set(map(str, others | lost))
 
 
 def change_routes(name: str, table: str, wanted: set[str]) -> None:
-    """Brings our routes of the interface to `wanted`; no other route is touched."""
-    held = routes_held(name, table)
-    tail = " dev %s proto %s table %s\n" % (name, ROUTE_PROTOCOL, table)
-    rows = ["route del " + network + tail for network in sorted(held - wanted)]
-    rows += ["route replace " + network + tail for network in sorted(wanted - held)]
-    if rows and run(["ip", "-batch", "-"], "".join(rows), 60.0).returncode != 0:
-        raise Refused("kernel", "ip failed to set the routes; see that no other route is in their place")
+    """Brings our routes of the interface to `wanted`; no other route is touched, and none loses its packets to ours."""
+    held, barred = judge_routes(name, table, wanted)
+    row = "route %%s %%s dev %s proto %s table %%s\n" % (name, ROUTE_PROTOCOL)
+    rows = [row % ("del", network, place) for place in {*OWN_TABLES, table} for network in held - (wanted - barred)]
+    rows += [row % ("add", network, table) for network in wanted - barred - held]
+    if rows:
+        run(["ip", "-force", "-batch", "-"], "".join(rows), 60.0)
 
 
 def table_name(prefix: str, name: str) -> str:
-    """An nft table's name for an interface; other characters than letters and digits become hex."""
     return prefix + "".join(c if c.isalnum() else "_%02x" % ord(c) for c in name)
 
 
@@ -1018,10 +1016,14 @@ def is_closed(name: str) -> bool:
     return run(["nft", "list", "table", "inet", table_name("muster_guard_", name)]).returncode == 0
 
 
-def masquerade_body(name: str, interface: Interface) -> str:
-    row = '    %s saddr %s oifname != "%s" masquerade\n'
-    rows = [row % ("ip" if net.version == 4 else "ip6", net, name) for net in interface.networks]
-    return "  chain out {\n    type nat hook postrouting priority 100;\n%s  }\n" % "".join(rows)
+# An IPv6 address cannot be on an interface twice: while it is not, two routes stand in, until routes are set anew.
+# IPv4 has the new one before the old one goes.
+WIDEN = """route add local {new.ip} dev {name} proto {ours} metric 1
+route add {new.network} dev {name} proto {ours} metric 1
+address add {new} dev {name}
+address del {old} dev {name}
+address add {new} dev {name} nodad
+"""
 
 
 def write_setting(path: str, value: str) -> None:
@@ -1034,10 +1036,13 @@ def write_setting(path: str, value: str) -> None:
 
 def start_forwarding(proc: str, name: str, interface: Interface) -> None:
     """Makes the machine a router for the interface, as its `forward` says."""
-    body = masquerade_body(name, interface) if interface.forward == "masquerade" else ""
+    row = '    %s saddr %s oifname != "%s" masquerade\n'
+    rows = [row % ("ip" if own.version == 4 else "ip6", own.network, name) for own in interface.addresses]
+    chain = "  chain out {\n    type nat hook postrouting priority 100;\n%s  }\n" % "".join(rows)
+    body = chain if interface.forward == "masquerade" else ""
     if not nft_table(table_name("muster_", name), body) and body:
         alarm("nft failed: %s forwards without masquerade" % name)
-    versions = {net.version for net in interface.networks if interface.forward != "none"}
+    versions = {own.version for own in interface.addresses if interface.forward != "none"}
     if 4 in versions:
         write_setting(proc + "/net/ipv4/ip_forward", "1")
     if 6 in versions:
@@ -1055,7 +1060,7 @@ def finding(what: str, detail: str, key: str | None = None) -> Json:
     return {"public_key": key, "what": what, "detail": detail}
 
 
-def peer_drift(live: Mapping[str, Live], plan: Plan, before: Set[str], buried: Set[str]) -> Iterator[Json]:
+def peer_drift(live: Mapping[str, Live], plan: Plan, before: Container[str], buried: Container[str]) -> Iterator[Json]:
     """What the plan would change; but who came or went by the clock since `before` is the next tick's, and no drift."""
     missing = (peer.key for peer in plan.added if peer.key in before)
     yield from (finding("missing", "in state, not in the kernel", key) for key in missing)
@@ -1071,22 +1076,12 @@ def peer_drift(live: Mapping[str, Live], plan: Plan, before: Set[str], buried: S
             yield finding("preshared_key", "differs", peer.key)
 
 
-def link_drift(name: str, kernel: Kernel, interface: Interface, private: str) -> Iterator[Json]:
-    """What differs in the interface's own settings; apply never changes those."""
-    ran = run(["ip", "-j", "addr", "show", "dev", name])
-    link = (json.loads(ran.stdout) if ran.returncode == 0 and ran.stdout.strip() else [{}])[0]
-    if "UP" not in link.get("flags", ()):
-        yield finding("interface", "down")
+def link_settings(name: str) -> set[str]:
+    """The interface's own settings as it runs, each in words."""
+    link, port = (ip_json("address", "show", "dev", name) or [{}])[0], run(["wg", "show", name, "listen-port"]).stdout
     rows = [row for row in link.get("addr_info", ()) if row.get("scope") != "link"]
-    held = {"%s/%s" % (row.get("local"), row.get("prefixlen")) for row in rows}
-    for address in sorted(held ^ set(interface.addresses)):
-        yield finding("interface", "address %s %s" % (address, "not in state" if address in held else "missing"))
-    if kernel.listen_port != interface.listen_port:
-        yield finding("interface", "port %d, state has %d" % (kernel.listen_port, interface.listen_port))
-    if link.get("mtu") != interface.mtu:
-        yield finding("interface", "mtu %s, state has %d" % (link.get("mtu"), interface.mtu))
-    if private and private != kernel.private_key:
-        yield finding("interface", "the private key is not that of the conf")
+    words = {"port " + port.strip(), "mtu %s" % link.get("mtu"), *(["up"] if "UP" in link.get("flags", ()) else [])}
+    return words | {"%s/%s" % (row.get("local"), row.get("prefixlen")) for row in rows}
 
 
 class Push(NamedTuple):
@@ -1144,8 +1139,7 @@ def check_content(push: Push, interface: str, lines: Mapping[str, str]) -> None:
 
 
 def is_repair(state: State, push: Push) -> bool:
-    """The fence: True for the push last taken come again, False for a newer one, else Refused `stale`.
-    A dry run may also ask what other content of the pair that is held would do."""
+    """The fence: True for the push last taken, False for a newer one (a dry run: or one of the pair), else Refused."""
     held, come = (state.epoch, state.generation), push.pair
     if come == held and push.digest == state.pushed:
         return True
@@ -1220,21 +1214,14 @@ class Node:
         # How it was at the last tick, from and until when that is right, the new keys whose handshake is awaited.
         self.quiet: tuple[object, int, int, Set[str]] = (None, 0, 0, frozenset())
         self.told: dict[str, list[Any]] = {}
-        self.has_routes = True
+        self.routes: tuple[str, set[str]] = ("main", set())
 
     def summary(self) -> Json:
         """The `state` of every answer."""
-        state = self.state.read()
-        return {
-            "epoch": state.epoch,
-            "generation": state.generation,
-            "pushed_digest": state.pushed,
-            "digest": state.digest,
-            "peers": len(state.lines),
-            "tombstones": len(self.tombstones.read()),
-            "journal": self.journal.head(),
-            "now": self.clock.read().time,
-        }
+        epoch, generation, pushed, digest, _, lines, *_ = self.state.read()
+        counts = {"peers": len(lines), "tombstones": len(self.tombstones.read()), "journal": self.journal.head()}
+        held = {"epoch": epoch, "generation": generation, "pushed_digest": pushed, "digest": digest}
+        return {**held, **counts, "now": self.clock.read().time}
 
     def wanted(self, lines: Mapping[str, str], ago: int = 0) -> dict[str, Peer]:
         """The peers that should run: those of a state's lines that are alive, minus tombstones and local suspends.
@@ -1292,11 +1279,22 @@ class Node:
             rows.append(finding("closed", "shut by the boot guard"))
         if kernel is None:
             return [*rows, finding("interface", "down")]
-        plan, before = plan_kernel(kernel.peers, self.wanted(state.lines)), self.wanted(state.lines, ago=2 * TICK)
-        rows += peer_drift(kernel.peers, plan, before.keys(), self.tombstones.read().keys())
-        if state.interface:
-            rows += link_drift(self.name, kernel, interface_of(state.interface), conf_setting(conf, "privatekey"))
-        return rows
+        private = conf_setting(conf, "privatekey")
+        if private and private != kernel.private_key:
+            rows.append(finding("interface", "the private key is not that of the conf"))
+        wanted, before = self.wanted(state.lines), self.wanted(state.lines, ago=2 * TICK)
+        rows += peer_drift(kernel.peers, plan_kernel(kernel.peers, wanted), before, self.tombstones.read())
+        steady = [peer for key, peer in wanted.items() if key in before]
+        return [*rows, *self._link_drift(interface_of(state.interface), steady)] if state.interface else rows
+
+    def _link_drift(self, interface: Interface, peers: Iterable[Peer]) -> Iterator[Json]:
+        """What differs in the interface's own settings and in the routes of these peers."""
+        held, (table, routes) = link_settings(self.name), self._routes(interface, peers)
+        for words in sorted(held ^ interface.settings()):
+            yield finding("interface", words + (": not in state" if words in held else ": in state alone"))
+        ours, barred = judge_routes(self.name, table, routes) if routes else (set(), set())
+        for network in sorted(routes - (ours - barred)):
+            yield finding("route", "%s: %s" % (network, "another way is there" if network in barred else "not set"))
 
     def settle(self, state: State, kernel: Kernel | None) -> tuple[Plan, Kernel]:
         """Brings the interface to the state, enforces tombstones, opens it: (what was done, what is)."""
@@ -1316,7 +1314,7 @@ class Node:
             good = self._put(changes[start : start + 100], kernel.peers) and good
         if not good:
             raise Refused("kernel", "wg failed; see drift by observe, then push again")
-        self._settle_routes(state, wanted)
+        self._settle_link(state, wanted)
         after = read_kernel(self.name)
         if after is None:
             raise Refused("kernel", "the interface went down")
@@ -1341,15 +1339,28 @@ class Node:
         time.sleep(0.001)
         return good
 
-    def _settle_routes(self, state: State, wanted: Mapping[str, Peer]) -> None:
+    def _settle_link(self, state: State, wanted: Mapping[str, Peer]) -> None:
+        """Networks that the state has wider, into the running interface and its conf; then the peers' routes."""
         if not state.interface:
             return
+        interface, held, conf = interface_of(state.interface), link_settings(self.name), read_text(self.conf)
+        pairs = interface.wider(held)
+        if pairs and {str(pairs.get(words, words)) for words in held} == interface.settings():
+            # As long as an old address is there this was not brought to its end: what comes before is done again.
+            start_forwarding(self.paths.proc, self.name, interface)
+            rows = [WIDEN.format(name=self.name, ours=ROUTE_PROTOCOL, old=old, new=new) for old, new in pairs.items()]
+            run(["ip", "-force", "-batch", "-"], "".join(rows))
+            held = link_settings(self.name)
+        if held >= interface.settings() and conf_widened(conf, interface) != conf:
+            with contextlib.suppress(OSError):
+                write_atomic(self.conf, conf_widened(conf, interface).encode())
+        self.routes = self._routes(interface, wanted.values())
+        change_routes(self.name, *self.routes)
+
+    def _routes(self, interface: Interface, peers: Iterable[Peer]) -> tuple[str, set[str]]:
+        """The table for our routes, and the networks that are to have one."""
         table = conf_setting(read_text(self.conf), "table").lower()
-        routes = routes_wanted(interface_of(state.interface), wanted.values())
-        if table == "off" or not (routes or self.has_routes):
-            return
-        change_routes(self.name, table if table.isdigit() else "main", routes)
-        self.has_routes = bool(routes)
+        return table if table.isdigit() else "main", set() if table == "off" else routes_wanted(interface, peers)
 
     def hello(self, body: Json) -> Json:
         fields_of(body, "hello", ())
@@ -1432,13 +1443,9 @@ class Node:
             self.notice(kernel.peers.keys() if kernel else set())
             repair, state, withheld = self._take(push)
             plan, after = self.settle(state, kernel)
-        return {
-            "result": "already" if repair else "applied",
-            "withheld": withheld,
-            "changed": {what: len(keys) for what, keys in plan._asdict().items()},
-            "drift": self.drift(self.state.read(), after),
-            "state": self.summary(),
-        }
+        changed = {what: len(keys) for what, keys in plan._asdict().items()}
+        told = {"withheld": withheld, "changed": changed, "drift": self.drift(self.state.read(), after)}
+        return {"result": "already" if repair else "applied", **told, "state": self.summary()}
 
     def _take(self, push: Push) -> tuple[bool, State, list[str]]:
         """Judges the push against what is held and writes the state: (repair, state, withheld keys).
@@ -1473,16 +1480,14 @@ class Node:
         self.tombstones.heal()
         kernel = read_kernel(self.name)
         live = kernel.peers if kernel else {}
-        rows = {key: [key, peer.endpoint, peer.handshake, peer.received, peer.sent] for key, peer in live.items()}
+        rows = {key: peer.told for key, peer in live.items()}
         told, self.told = self.told, rows
-        link = kernel and {"up": True, "public_key": kernel.public_key, "listen_port": kernel.listen_port}
-        return {
-            "state": self.summary(),
-            "interface": link or {"up": False, "public_key": None, "listen_port": None},
-            "peers": [row for key, row in rows.items() if full or told.get(key) != row],
-            "gone": [] if full else sorted(told.keys() - rows.keys()),
-            "drift": self.drift(self.state.read(), kernel),
-        }
+        key, port = (kernel.public_key, kernel.listen_port) if kernel else (None, None)
+        link = {"up": kernel is not None, "public_key": key, "listen_port": port}
+        peers = [row for key, row in rows.items() if full or told.get(key) != row]
+        gone = [] if full else sorted(told.keys() - rows.keys())
+        seen = {"interface": link, "peers": peers, "gone": gone, "drift": self.drift(self.state.read(), kernel)}
+        return {"state": self.summary(), **seen}
 
     def load(self) -> None:
         """The state into the kernel. Never fails: a failing hook would make wg-quick delete the interface."""
@@ -1516,7 +1521,6 @@ class Node:
         return {"entries": entries[:1000], "state": self.summary()}
 
     def set_time(self, body: Json) -> Json:
-        """The Console confirms the time, or corrects it."""
         fields_of(body, "time", ("now",))
         self.clock.correct(parse_int(body["now"], "now"))
         return {"state": self.summary()}
@@ -1532,9 +1536,8 @@ class Node:
         with locked(self.apply_lock, 10.0):
             # An apply that had read the journal before may have put them back meanwhile.
             remove_peers(self.name, keys)
-        kernel = read_kernel(self.name)
-        left = sorted(set(keys) & kernel.peers.keys()) if kernel else []
-        return {"state": self.summary(), "suspended": sorted(set(keys) - set(left)), "left": left}
+        left = set(keys) & (kernel.peers.keys() if (kernel := read_kernel(self.name)) else set())
+        return {"state": self.summary(), "suspended": sorted(set(keys) - left), "left": sorted(left)}
 
     def tick(self) -> Json:
         """What has to happen without the Console: what is over or not wanted goes out, what was lost comes back."""
@@ -1551,7 +1554,8 @@ class Node:
         words = ran.stdout.split()
         link, running = link_index(self.name), frozenset(words[::2])
         shaken = frozenset(words[n] for n in range(0, len(words), 2) if words[n + 1] != "0")
-        version = link, running, stamp(self.state.path), len(self.tombstones.read()), self.journal.head()
+        routes = judge_routes(self.name, *self.routes) if self.routes[1] else None
+        version = link, running, stamp(self.state.path), len(self.tombstones.read()), self.journal.head(), routes
         now = self.clock.read().time
         before, since, until, awaited = self.quiet
         if version == before and since <= now < until and not shaken & awaited:
@@ -1584,6 +1588,7 @@ class Node:
         # Of a new key the addresses count too: this may come after a kill, before it got them.
         is_right = not extra and not missing and not any(peer.replaces for peer in wanted.values())
         if is_right and not is_closed(self.name):
+            self._settle_link(state, wanted)
             self.remember(running)
             return
         why = self._why_out(extra, state, ran if before else extra)
@@ -1637,7 +1642,6 @@ class Node:
             alarm("%s: nft failed; the boot guard is not there" % self.name)
 
     def seal(self) -> None:
-        """Takes out of IFACE.conf the peers that somebody saved there."""
         text = read_text(self.conf)
         if text and sealed(text) != text:
             try:
@@ -1656,8 +1660,7 @@ def read_lines(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def whole_line(line: bytes) -> bytes:
-    need(len(line) <= MAX_LINE, "request", "a line may have 16 MiB")
-    need(line.endswith(b"\n"), "request", "the last line was cut off")
+    need(line.endswith(b"\n"), "request", "a line has more than 16 MiB, or the last one was cut off")
     return line[:-1]
 
 
@@ -1743,19 +1746,6 @@ def daemon(paths: Paths) -> None:
         time.sleep(TICK)
 
 
-def execute(node: Node, given: argparse.Namespace) -> int:
-    """Does one command; 0 when all of it held."""
-    if given.command == "session":
-        return session(node, given.observe)
-    if given.command in BOOT:
-        BOOT[given.command](node)
-        return 0
-    reply = guarded(lambda: by_hand(node, given))
-    send(reply)
-    proofs = [row[part] for row in reply.get("receipts", []) for part in ("durable", "kernel", "disk")]
-    return 0 if reply["ok"] and all(proofs) and not reply.get("left") else 1
-
-
 BOOT: dict[str, Callable[[Node], None]] = {"load": Node.load, "close": Node.close, "seal": Node.seal}
 COMMANDS = {
     "session": "requests on standard input, answers on standard output",
@@ -1793,7 +1783,16 @@ def main(words: Sequence[str]) -> int:
         with contextlib.suppress(KeyboardInterrupt):
             daemon(Paths())
         return 0
-    return execute(Node(given.interface, Paths()), given)
+    node = Node(given.interface, Paths())
+    if given.command == "session":
+        return session(node, given.observe)
+    if given.command in BOOT:
+        BOOT[given.command](node)
+        return 0
+    reply = guarded(lambda: by_hand(node, given))
+    send(reply)
+    proofs = [row[part] for row in reply.get("receipts", []) for part in ("durable", "kernel", "disk")]
+    return 0 if reply["ok"] and all(proofs) and not reply.get("left") else 1
 
 
 if __name__ == "__main__":

@@ -36,11 +36,11 @@ class Alone:
         answer: Json = json.loads(self.machine.run([PROGRAM, "session", "wg0"], input=line + "\n").stdout)
         return answer
 
-    def push(self, peers: Sequence[Json]) -> None:
+    def push(self, peers: Sequence[Json], **changes: object) -> None:
         """As a Console that has read the journal and knows nothing against it."""
         self.generation += 1
         seen = self.ask("hello")["state"]["journal"]
-        push = make_whole(self.generation, list(peers), approved=True, journal_seen=seen)
+        push = make_whole(self.generation, list(peers), approved=True, journal_seen=seen, **changes)
         answer = self.ask("apply", **push)
         assert answer.get("drift") == [], answer
 

@@ -170,9 +170,11 @@ def test_settings_of_the_interface_are_reported_and_left_alone(machine: Machine,
     other = INTERFACE | {"addresses": ["10.1.0.1/24"], "listen_port": 4500, "mtu": 1400}
     drift = session.ask("apply", **make_whole(1, PEERS[:2], interface=other))["drift"]
     assert [row["detail"] for row in drift] == [
-        "address fd00:1::1/64 not in state",
-        "port 51820, state has 4500",
-        "mtu 1420, state has 1400",
+        "fd00:1::1/64: not in state",
+        "mtu 1400: in state alone",
+        "mtu 1420: not in state",
+        "port 4500: in state alone",
+        "port 51820: not in state",
     ]
     assert {row["what"] for row in drift} == {"interface"}
     assert machine.run("wg", "show", "wg0", "listen-port") == "51820\n"

@@ -55,6 +55,7 @@ def test_observe_names_each_kind_of_drift(machine: Machine, session: Session) ->
         ("closed", None),
         ("conf_peers", make_key(91)),
         ("interface", None),
+        ("interface", None),
         ("missing", make_key(4)),
         ("preshared_key", make_key(3)),
         ("tombstoned", make_key(1)),
