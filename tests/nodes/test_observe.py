@@ -102,6 +102,11 @@ def test_escapes_and_long_texts_are_made_harmless() -> None:
     assert observe.drift({"drift": [row]}) == [DriftSeen("", ("conf?[2J" * 5), "<b>?" + "x" * 296)]
 
 
+def test_a_route_that_was_left_out_is_told_with_its_network() -> None:
+    row = {"public_key": None, "what": "route", "detail": "10.50.0.0/16: another way is there"}
+    assert observe.drift({"drift": [row]}) == [DriftSeen("", "route", "10.50.0.0/16: another way is there")]
+
+
 def test_a_million_peers_or_drifts_are_not_kept() -> None:
     row = ["k", None, 0, 0, 0]
     with pytest.raises(Nonsense):
