@@ -258,8 +258,6 @@ def peer_of(line: str) -> Peer:
 
 
 class Interface(NamedTuple):
-    """The interface's own settings; `line` is its canonical text."""
-
     addresses: tuple[Any, ...]
     listen_port: int
     mtu: int
@@ -365,6 +363,7 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
 
 def append_lines(path: str, lines: Sequence[bytes]) -> bool:
     """Adds the lines; whether they are on the disk for sure."""
+    new = not os.path.exists(path)
     with contextlib.suppress(OSError):
         make_folder(os.path.dirname(path))
         with open(path, "a+b") as file:
@@ -375,7 +374,8 @@ def append_lines(path: str, lines: Sequence[bytes]) -> bool:
             file.write((b"\n" if torn else b"") + b"".join(line + b"\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
-            sync_folder(os.path.dirname(path))
+            if new:
+                sync_folder(os.path.dirname(path))
             return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     return False
 
@@ -1214,7 +1214,7 @@ class Node:
         # How it was at the last tick, from and until when that is right, the new keys whose handshake is awaited.
         self.quiet: tuple[object, int, int, Set[str]] = (None, 0, 0, frozenset())
         self.told: dict[str, list[Any]] = {}
-        self.routes: tuple[str, set[str]] = ("main", set())
+        self.routes: tuple[str, set[str]] = ("", set())
 
     def summary(self) -> Json:
         """The `state` of every answer."""
@@ -1236,7 +1236,6 @@ class Node:
         return alive
 
     def dead(self) -> Set[str]:
-        """Keys that must not run, whatever the state says."""
         return self.tombstones.read().keys() | self.acts("suspended", after=self.state.read().seen)
 
     def acts(self, *whats: str, after: int) -> set[str]:
@@ -1354,8 +1353,9 @@ class Node:
         if held >= interface.settings() and conf_widened(conf, interface) != conf:
             with contextlib.suppress(OSError):
                 write_atomic(self.conf, conf_widened(conf, interface).encode())
-        self.routes = self._routes(interface, wanted.values())
-        change_routes(self.name, *self.routes)
+        before, self.routes = self.routes, self._routes(interface, wanted.values())
+        if pairs or self.routes[1] or before != self.routes:
+            change_routes(self.name, *self.routes)
 
     def _routes(self, interface: Interface, peers: Iterable[Peer]) -> tuple[str, set[str]]:
         """The table for our routes, and the networks that are to have one."""
