@@ -2,7 +2,8 @@
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
 
 from django.db.models import Q, QuerySet
 
@@ -43,22 +44,48 @@ def holders_of(grants: Iterable[Grant], at: dt.datetime) -> set[int]:
 
 def rights_of(people: Collection[int], at: dt.datetime, on: Collection[int] | None = None) -> Rights:
     """`on` names the servers that are looked at, where not all are. Three queries, however many people there are."""
-    grants = list(grants_of(people, at).order_by("pk"))
+    found: Rights = defaultdict(lambda: defaultdict(list))
+    for person, server, held in _held(grants_of(people, at), people, at, on):
+        found[person][server].append(held.right)
+    return found
+
+
+class Holding(NamedTuple):
+    """One grant as one person has it on one server: until when, and in which time zone its hours are."""
+
+    grant: Grant
+    until: dt.datetime | None
+    zone: str
+
+    @property
+    def right(self) -> Right:
+        grant = self.grant
+        return Right(tuple(grant.networks), self.until, grant.hours, self.zone, grant.pool)
+
+
+def holdings_of(
+    people: Collection[int], at: dt.datetime, on: Collection[int] | None = None
+) -> dict[tuple[int, int], list[Holding]]:
+    """(person, server) -> the grants that give the right; like `rights_of`, with where it comes from."""
+    found: defaultdict[tuple[int, int], list[Holding]] = defaultdict(list)
+    for person, server, held in _held(grants_of(people, at).select_related("team", "moved_from"), people, at, on):
+        found[person, server].append(held)
+    return found
+
+
+def _held(
+    rows: QuerySet[Grant], people: Collection[int], at: dt.datetime, on: Collection[int] | None
+) -> Iterator[tuple[int, int, Holding]]:
+    grants = list(rows.order_by("pk"))
     members = _members(grants, people, at)
     servers, zones = _places(grants, at, on)
-    found: Rights = defaultdict(lambda: defaultdict(list))
     for grant in grants:
         places = servers[grant.environment_id] if grant.environment_id else [grant.server_id or 0]
         held = [(grant.person_id, grant.until)] if grant.person_id else members[grant.team_id]
         for server in set(places) & zones.keys():
-            for person, until in held:
-                found[person][server].append(_right(grant, until, zones[server]))
-    return found
-
-
-def _right(grant: Grant, member_until: dt.datetime | None, zone: str) -> Right:
-    until = min((end for end in (grant.until, member_until) if end), default=None)
-    return Right(tuple(grant.networks), until, grant.hours, zone, grant.pool)
+            for person, member_until in held:
+                until = min((end for end in (grant.until, member_until) if end), default=None)
+                yield person, server, Holding(grant, until, zones[server])
 
 
 def _members(
