@@ -7,6 +7,7 @@ from rest_framework.routers import DefaultRouter
 from fleet.api import BastionViewSet, EnvironmentViewSet, ScopedEventViewSet
 from nodes.api import EnrolmentViewSet, HoldViewSet, NodeServerViewSet, PlanRequestViewSet, ReviewItemViewSet
 from peers.api.people import DeviceViewSet, GrantViewSet, PeerViewSet, PersonViewSet, RevocationViewSet
+from peers.api.questions import QuestionViewSet
 
 router = DefaultRouter(trailing_slash=False)
 router.register("environments", EnvironmentViewSet, "environment")
@@ -22,6 +23,7 @@ router.register("plan-requests", PlanRequestViewSet, "plan-request")
 router.register("holds", HoldViewSet, "hold")
 router.register("reviews", ReviewItemViewSet, "review")
 router.register("events", ScopedEventViewSet, "event")
+router.register("questions", QuestionViewSet, "question")
 
 urlpatterns = [
     path("schema", SpectacularAPIView.as_view(), name="schema"),

@@ -6,18 +6,17 @@ they differ. What is looked at first are pairs of ids, of the whole fleet if nee
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from django.core.exceptions import ValidationError
-from django.db.models import Q, QuerySet
-from django.utils import timezone
+from django.db.models import Q
 
 from fleet.models import Placement
 from fleet.scope import Scope
+from peers.asked import refuse_future
 from peers.history_rows import AccessRow, Place, Spot, access_rows, peers_at
-from peers.models import Device, Grant, Person
+from peers.models import Device, Person
 from peers.rights import lasted, open_grants, open_memberships
 
 MOST_ROWS = 1000
@@ -44,11 +43,6 @@ class Answer(Generic[Key, Row]):
             yield from self.page(offset)
 
 
-def refuse_future(at: dt.datetime) -> None:
-    if at > timezone.now():
-        raise ValidationError({"at": "This time is still to come: what was is asked, up to now."})
-
-
 def access_at(
     at: dt.datetime,
     scope: Scope,
@@ -63,8 +57,8 @@ def access_at(
     refuse_future(at)
     places = places_at(at, scope, environment=environment, server=server)
     people = people_at(at, team=team, person=person)
-    entitled = entitled_at(at, places, open_grants(at))
-    spots = _sorted(_spots(at, places, people, entitled), places, people)
+    entitled = entitled_at(at, places, holders_at(at).values())
+    spots = in_order(_spots(at, places, people, entitled), places, people)
     return Answer(spots, lambda chosen: access_rows(at, chosen, places))
 
 
@@ -101,36 +95,39 @@ def people_at(at: dt.datetime, *, team: int | None = None, person: int | None = 
     found = {pk: Individual(name, left_at) for pk, name, left_at in rows.values_list("pk", "name", "left_at")}
     devices = Device.objects.filter(created_at__lte=at)
     devices = devices.filter(person__in=rows.values("pk")) if chosen else devices
-    for pk, owner, name, revoked_at in devices.order_by().values_list("pk", "person", "name", "revoked_at"):
+    for key, owner, label, revoked_at in devices.order_by().values_list("pk", "person", "name", "revoked_at"):
         if owner in found:
-            found[owner].devices[pk] = name, revoked_at
+            found[owner].devices[key] = label, revoked_at
     return found
 
 
-def entitled_at(at: dt.datetime, places: dict[int, Place], grants: QuerySet[Grant]) -> dict[int, set[int]]:
-    """Server -> the people that these grants let in there, by themselves or by a team. Two queries."""
+Holder = tuple[int | None, int | None, int | None, int | None]  # a grant's person, team, environment, server
+
+
+def holders_at(at: dt.datetime) -> dict[int, Holder]:
+    """Whom each grant lets in where."""
+    rows = open_grants(at).order_by().values_list("pk", "person", "team", "environment", "server")
+    return {pk: (person, team, environment, server) for pk, person, team, environment, server in rows}
+
+
+def entitled_at(at: dt.datetime, places: dict[int, Place], grants: Iterable[Holder]) -> dict[int, set[int]]:
+    """Server -> the people that these grants let in there, by themselves or by a team."""
     members: defaultdict[int | None, set[int]] = defaultdict(set)
-    for team, person in open_memberships(at).order_by().values_list("team", "person"):
-        members[team].add(person)
-    by_environment: defaultdict[int, set[int]] = defaultdict(set)
-    by_server: defaultdict[int, set[int]] = defaultdict(set)
-    columns = ("person", "team", "environment", "server")
-    for person, team, environment, server in grants.order_by().values_list(*columns).distinct():
-        held = by_server[server] if environment is None else by_environment[environment]
+    for team_id, member in open_memberships(at).order_by().values_list("team", "person"):
+        members[team_id].add(member)
+    by_environment: defaultdict[int | None, set[int]] = defaultdict(set)
+    by_server: defaultdict[int | None, set[int]] = defaultdict(set)
+    for person, team, environment, server in set(grants):
+        held = by_environment[environment] if environment is not None else by_server[server]
         held |= {person} if person is not None else members[team]
-    return {
-        pk: by_environment[place.environment_id] | by_server[pk]
-        if by_server[pk]
-        else by_environment[place.environment_id]
-        for pk, place in places.items()
-    }
+    return {pk: by_environment[place.environment_id] | by_server[pk] for pk, place in places.items()}
 
 
 def _spots(
     at: dt.datetime, places: dict[int, Place], people: dict[int, Individual], entitled: dict[int, set[int]]
 ) -> set[Spot]:
-    owners = {device: person for person, one in people.items() for device in one.devices}
-    had = _had(at, places, owners)
+    owners = owners_of(people)
+    had = had_at(at, places, owners)
     found = {Spot(owners[device], device, server) for device, server in had}
     for server, held in entitled.items():
         for person in held & people.keys():
@@ -144,7 +141,11 @@ def _spots(
     return found
 
 
-def _had(at: dt.datetime, places: dict[int, Place], owners: dict[int, int]) -> set[tuple[int, int]]:
+def owners_of(people: dict[int, Individual]) -> dict[int, int]:
+    return {device: person for person, one in people.items() for device in one.devices}
+
+
+def had_at(at: dt.datetime, places: dict[int, Place], owners: dict[int, int]) -> set[tuple[int, int]]:
     rows = peers_at(at)
     rows = rows.filter(server__in=places) if len(places) < 20 else rows
     rows = rows.filter(device__in=owners) if len(owners) < 200 else rows
@@ -152,13 +153,14 @@ def _had(at: dt.datetime, places: dict[int, Place], owners: dict[int, int]) -> s
     return {pair for pair in pairs if pair[0] in owners and pair[1] in places}
 
 
-def _sorted(spots: Collection[Spot], places: dict[int, Place], people: dict[int, Individual]) -> list[Spot]:
+def in_order(spots: Collection[Spot], places: dict[int, Place], people: dict[int, Individual]) -> list[Spot]:
     """By person, device and server: names first, ids so that the order is the same each time."""
     by_name = sorted(places, key=lambda pk: places[pk].server)
     servers = {pk: number for number, pk in enumerate(by_name)}
     ranks: dict[tuple[int, int | None], int] = {}
     for person in sorted(people, key=lambda pk: (people[pk].name, pk)):
         devices = people[person].devices
-        for device in (None, *sorted(devices, key=lambda pk: (devices[pk][0], pk))):
+        slots: list[int | None] = [None, *sorted(devices, key=lambda pk: (devices[pk][0], pk))]
+        for device in slots:
             ranks[person, device] = len(ranks) * len(servers)
     return sorted(spots, key=lambda spot: ranks[spot.person_id, spot.device_id] + servers[spot.server_id])

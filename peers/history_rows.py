@@ -2,14 +2,16 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from django.db.models import Q, QuerySet
 
+from audit.models import Event
+from audit.verbs import Verb
 from peers.entitlement import Terms, merge_terms
-from peers.models import Device, Peer, Person, Suspension
+from peers.models import Device, Grant, Peer, Person, Suspension
 from peers.rights import Holding, holdings_of, lasted
 from peers.selectors import address_of
 from peers.windows import is_within
@@ -102,7 +104,7 @@ def access_rows(at: dt.datetime, spots: Sequence[Spot], places: dict[int, Place]
     peers = _peers(at, devices, servers)
     held = holdings_of(people.keys(), at, servers)
     suspended = _suspended(at, people, devices, peers.values())
-    waiting = _waiting(at, peers.values(), held, devices)
+    waiting = _waiting(at, peers)
     found = []
     for spot in spots:
         device = devices[spot.device_id] if spot.device_id else None
@@ -123,10 +125,8 @@ def _judged(row: AccessRow, at: dt.datetime, suspended: "Suspended", waiting: Ma
         gone = f"seen gone {_moment(peer.gone_at)}" if peer.gone_at else "not seen gone yet"
         again = "; the grants let it in, and no peer was issued anew" if row.held else ""
         return replace(row, state=State.PENDING, note=f"{peer.end} {_moment(peer.ended_at)}, {gone}{again}")
-    if peer.expires_at is not None and peer.expires_at <= at:
-        note = f"its end came {_moment(peer.expires_at)}; its server shuts it by itself, and that was not seen yet"
-        return replace(row, state=State.PENDING, note=note)
-    note = "" if row.held else "no grant let it in any more: the next sweep ends it"
+    if not row.held:
+        return replace(row, state=State.PENDING, note="no grant let it in any more; it had not been ended yet")
     if peer.pk in waiting:
         old = waiting[peer.pk]
         return replace(row, state=State.WAITING, note=f"until it is gone from {old.server.name}, where it was before")
@@ -135,7 +135,7 @@ def _judged(row: AccessRow, at: dt.datetime, suspended: "Suspended", waiting: Ma
         by = f"by {why.suspended_by} since {_moment(why.began_at)}: {why.reason}"
         return replace(row, state=State.SUSPENDED, note=by)
     is_open = is_within(row.terms.windows if row.terms else peer.windows, at)
-    return replace(row, state=State.HAS if is_open else State.OUTSIDE, note=note)
+    return replace(row, state=State.HAS if is_open else State.OUTSIDE)
 
 
 def _without_peer(row: AccessRow) -> AccessRow:
@@ -178,26 +178,30 @@ def _suspended(at: dt.datetime, people: Iterable[int], devices: Iterable[int], p
 KINDS = ("person", "device", "peer")
 
 
-def _waiting(
-    at: dt.datetime,
-    peers: Collection[Peer],
-    held: Mapping[tuple[int, int], Sequence[Holding]],
-    devices: Mapping[int, Device],
-) -> dict[uuid.UUID, Peer]:
-    """Peers that came by a move and were not let in, as the old ones had not been seen gone. `waits_for` says it of
-    the present alone."""
-    moves = {
-        (peer.device_id, one.grant.moved_from.server_id): (peer, one.grant.moved_from.ended_at)
-        for peer in peers
-        for one in held.get((devices[peer.device_id].person_id, peer.server_id), ())
-        if one.grant.moved_from and peer.issued_at >= (one.grant.moved_from.ended_at or at)
-    }
-    if not moves:
-        return {}
-    old = peers_at(at).filter(device__in={pk for pk, _ in moves}, server__in={pk for _, pk in moves}, ended_at__lte=at)
+def _waiting(at: dt.datetime, peers: Mapping[tuple[int, int], Peer]) -> dict[uuid.UUID, Peer]:
+    """Peers that came by a move and were not let in, as the old ones had not been seen gone; by the acts that ended
+    these, as `waits_for` speaks of the present alone."""
+    rows = peers_at(at).filter(device__in={device for device, _ in peers}, ended_at__lte=at, end=Peer.End.WITHDRAWN)
+    old = {peer.pk: peer for peer in rows.select_related("server").defer("preshared_key")}
+    acts = {peer.ended_act for peer in old.values()}
+    moves = dict(Event.objects.filter(act__in=acts, verb=Verb.GRANT_MOVE).values_list("act", "object_pk"))
+    servers = dict(Grant.objects.filter(pk__in=moves.values()).values_list("pk", "server"))
     found = {}
-    for one in old.select_related("server").defer("preshared_key"):
-        peer, moved_at = moves.get((one.device_id, one.server_id), (None, None))
-        if peer is not None and moved_at and one.ended_at and moved_at <= one.ended_at <= peer.issued_at:
-            found[peer.pk] = one
-    return found
+    for one in old.values():
+        came = peers.get((one.device_id, servers.get(int(moves.get(one.ended_act, 0))) or 0))
+        if came is not None and one.ended_at is not None and came.issued_at >= one.ended_at:
+            found[came] = one
+    anew = _issued_anew(found) if found else set()
+    return {peer.pk: one for peer, one in found.items() if peer.pk not in anew}
+
+
+def _issued_anew(found: Mapping[Peer, Peer]) -> set[uuid.UUID]:
+    """Peers that did not come by the move: that one ended, and this was issued later."""
+    spots = Q(device__in=[peer.device_id for peer in found], server__in=[peer.server_id for peer in found])
+    issued = list(Peer.objects.filter(spots).values_list("device", "server", "issued_at"))
+    return {
+        peer.pk
+        for peer, old in found.items()
+        for device, server, at in issued
+        if (device, server) == (peer.device_id, peer.server_id) and old.ended_at and old.ended_at <= at < peer.issued_at
+    }

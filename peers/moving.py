@@ -1,5 +1,6 @@
 """Moving access from one server to another: dead on the old one before it is alive on the new one."""
 
+import datetime as dt
 from collections.abc import Collection
 
 from django.core.exceptions import ValidationError
@@ -32,11 +33,12 @@ def move_grant(*, actor: Actor, grant: Grant, server: Server, reason: str) -> Gr
         if not Grant.objects.filter(pk=grant.pk, ended_at=None).update(ended_at=now):
             raise ValidationError("This grant has ended already: look again.", code="taken")
         moved = _copy(grant, server, actor)
+        moved.begins_at = max(grant.begins_at, now)  # before, nobody had a right to the other server
         moved.full_clean()
         moved.save(force_insert=True)
         _refuse_kept(people, old)
         settle(people, this=this, ending=Ending(is_decided=len(people) == 1), on={old.pk, server.pk})
-        _let_wait(old, server, this)
+        _let_wait(old, server, this, now)
         changes = {"server": [old.name, server.name]}
         this.on(moved, changes=changes, environment=server.environment.name)
     return moved
@@ -57,9 +59,10 @@ def _refuse_kept(people: Collection[int], old: Server) -> None:
         raise ValidationError({"server": f"Another grant, {other}, carries access to {old} too: end that one first."})
 
 
-def _let_wait(old: Server, server: Server, this: Act) -> None:
+def _let_wait(old: Server, server: Server, this: Act, now: dt.datetime) -> None:
+    """Who was on the other server already stays in."""
     ended = dict(Peer.objects.filter(server=old, ended_act=this.id).values_list("device", "pk"))
-    for peer in Peer.objects.filter(server=server, device__in=ended, ended_at=None, gone_at=None):
+    for peer in Peer.objects.filter(server=server, device__in=ended, ended_at=None, issued_at__gte=now):
         Peer.objects.filter(pk=peer.pk).update(waits_for=ended[peer.device_id])
 
 

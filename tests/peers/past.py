@@ -14,7 +14,8 @@ from audit.services import SYSTEM
 from fleet.models import Environment, Server
 from fleet.refusal import REFUSED
 from fleet.scope import Scope
-from peers.due import settle_due
+from peers.due import begin_grants, settle_due
+from peers.entitlement import merge_terms
 from peers.granting import end_grants, grant_access
 from peers.history import access_at
 from peers.history_rows import State
@@ -31,9 +32,9 @@ from tests.build import make_device, make_person, make_server, new_public_key
 EVERYTHING = Scope(is_admin=True, sees=None, operates=None)
 WEDNESDAY = dt.datetime(2026, 3, 4, 5, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
-NETWORKS = ([], ["10.0.0.0/8"], ["192.0.2.0/24", "fd00::/8"])
+NETWORKS: tuple[list[str], ...] = ([], ["10.0.0.0/8"], ["192.0.2.0/24", "fd00::/8"])
 HOURS = ("", "", "mon-fri 08:00-18:00")
-ACTS = {}
+ACTS: dict[str, Callable[["World", int, int], object]] = {}
 Moment = dict[tuple[str, str, str], Any]
 
 
@@ -90,11 +91,13 @@ def pick(rows: Any, number: int) -> Any:
 
 @act_of
 def give(world: World, one: int, other: int) -> None:
-    holder = {"person": pick(world.people, one)} if one % 3 else {"team": pick(world.teams, one)}
-    place = {"server": pick(world.servers, other)} if other % 2 else {"environment": pick(_environments(world), other)}
+    holder: dict[str, Any] = {"person": pick(world.people, one)} if one % 3 else {"team": pick(world.teams, one)}
+    place: dict[str, Any] = (
+        {"server": pick(world.servers, other)} if other % 2 else {"environment": pick(_environments(world), other)}
+    )
     until = timezone.now() + HOUR * (other + 1) * 2 if one % 2 else None
     begins_at = timezone.now() + HOUR * 3 if one == 7 else None
-    terms = {"networks": NETWORKS[other % 3], "hours": HOURS[(one + other) % 3]}
+    terms: dict[str, Any] = {"networks": NETWORKS[other % 3], "hours": HOURS[(one + other) % 3]}
     grant_access(actor=SYSTEM, reason="work", until=until, begins_at=begins_at, **holder, **place, **terms)
 
 
@@ -170,15 +173,20 @@ def see_gone(world: World, one: int, other: int) -> None:
 
 def seen_now() -> Moment:
     """Who has what by the columns of the present: none of them is an interval looked back at."""
-    now, found = timezone.now(), {}
+    begin_grants()
+    now = timezone.now()
+    found: Moment = {}
     shut = {pk for server in Server.objects.all() for pk in kept_out(server.pk)}
+    people = {person.pk: person for person in Person.objects.filter(left_at=None)}
+    rights = rights_of(people, now)
     peers = Peer.objects.filter(gone_at=None).select_related("device__person", "server", "ipv4").order_by("issued_at")
     for peer in peers:
         spot = (peer.device.person.name, peer.device.name + str(peer.device.pk), peer.server.name)
-        networks = tuple(peer.networks) if peer.ended_at is None else None
-        found[spot] = (_state(peer, now, peer.pk in shut), str(peer.ipv4), networks)
-    people = {person.pk: person for person in Person.objects.filter(left_at=None)}
-    for pk, places in rights_of(people, now).items():
+        networks = rights.get(peer.device.person_id, {}).get(peer.server_id) if peer.ended_at is None else None
+        carried = merge_terms(networks, now).networks if networks else None
+        state = _state(peer, now, peer.pk in shut)
+        found[spot] = (state, str(peer.ipv4), None if state == State.PENDING else carried)
+    for pk, places in rights.items():
         for server in Server.objects.filter(pk__in=places):
             live = list(people[pk].devices.filter(revoked_at=None))
             for device in live:
@@ -206,6 +214,6 @@ def said_of(at: dt.datetime) -> Moment:
         if row.peer is None:
             found[spot] = row.state
         else:
-            is_over = row.peer.ended_at is not None and row.peer.ended_at <= at
-            found[spot] = (row.state, str(row.peer.ipv4), None if is_over else tuple(row.networks))
+            networks = None if row.state == State.PENDING else tuple(row.networks)
+            found[spot] = (row.state, str(row.peer.ipv4), networks)
     return found
