@@ -178,6 +178,11 @@ def _page(title: str, icon: str, model: str, **more: str) -> dict[str, object]:
     return {"title": title, "icon": icon, "link": link, "permission": permission, **more}
 
 
+def _question(title: str, icon: str, name: str) -> dict[str, object]:
+    link = reverse_lazy(f"questions:{name}")
+    return {"title": title, "icon": icon, "link": link, "permission": "nodes.dashboard.may_look"}
+
+
 _ADMINISTRATORS = "nodes.dashboard.may_administer"
 UNFOLD = {
     "SITE_TITLE": "Muster",
@@ -225,6 +230,15 @@ UNFOLD = {
                     _page("Grants", "key", "peers_grant"),
                     _page("Peers", "lan", "peers_peer"),
                     _page("Revocations", "block", "peers_revocation"),
+                ],
+            },
+            {
+                "title": "Questions",
+                "items": [
+                    _question("Who has access", "fact_check", "access"),
+                    _question("What one person has", "person_search", "person"),
+                    _question("What reaches a network", "hub", "reach"),
+                    _question("Where it was seen", "manage_search", "traces"),
                 ],
             },
             {

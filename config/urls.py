@@ -8,6 +8,7 @@ from config.health import show_health
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("admin/questions/", include("peers.admin.questions")),
     path("admin/", admin.site.urls),
     path("api/v1/", include("config.api")),
     path("healthz", show_health),

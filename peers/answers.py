@@ -3,7 +3,7 @@
 import datetime as dt
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.db.models import Model
 
@@ -18,7 +18,8 @@ from peers.rights import Holding
 from peers.traces import Trace, traces_of
 
 
-class Ref(NamedTuple):
+@dataclass(frozen=True)
+class Ref:
     """A name, and the row that it is the name of."""
 
     text: str

@@ -48,7 +48,7 @@ class Script:
             headers=headers,
         )
         is_json = answer.get("Content-Type", "") == "application/json"
-        return answer.status_code, answer.json() if is_json and answer.content else answer.content.decode()
+        return answer.status_code, answer.json() if is_json and answer.content else answer.getvalue().decode()
 
     def get(self, path: str) -> tuple[int, Any]:
         return self.call("GET", path)

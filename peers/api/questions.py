@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db.models import QuerySet
+from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -111,7 +112,7 @@ def _shown(tables: list[Table], asked: Asked) -> Response:
     return Response(found)
 
 
-def table_as_csv(table: Table) -> Any:
+def table_as_csv(table: Table) -> StreamingHttpResponse:
     def cells(line: Line) -> list[object]:
         return [line[name] for name in table.columns]
 
@@ -135,7 +136,9 @@ class QuestionViewSet(ViewSet):
         asked = self.given(request, form)
         return _shown(ask(request.user, asked), asked)
 
-    def download(self, request: Request, form: type[Input], ask: Callable[[Any, Asked], list[Table]]) -> Any:
+    def download(
+        self, request: Request, form: type[Input], ask: Callable[[Any, Asked], list[Table]]
+    ) -> StreamingHttpResponse:
         asked = self.given(request, form)
         return table_as_csv(_chosen(ask(request.user, asked), asked))
 
@@ -146,7 +149,7 @@ class QuestionViewSet(ViewSet):
 
     @extend_schema(parameters=[AccessInput], responses={(200, "text/csv"): OpenApiTypes.STR})
     @action(detail=False, methods=["get"], url_path="access/csv")
-    def access_csv(self, request: Request) -> Any:
+    def access_csv(self, request: Request) -> StreamingHttpResponse:
         return self.download(request, AccessInput, _access)
 
     @extend_schema(parameters=[PersonInput], responses=OpenApiTypes.OBJECT)
@@ -156,7 +159,7 @@ class QuestionViewSet(ViewSet):
 
     @extend_schema(parameters=[PersonInput], responses={(200, "text/csv"): OpenApiTypes.STR})
     @action(detail=False, methods=["get"], url_path="person/csv")
-    def person_csv(self, request: Request) -> Any:
+    def person_csv(self, request: Request) -> StreamingHttpResponse:
         return self.download(request, PersonInput, _person)
 
     @extend_schema(parameters=[ReachInput], responses=OpenApiTypes.OBJECT)
@@ -166,7 +169,7 @@ class QuestionViewSet(ViewSet):
 
     @extend_schema(parameters=[ReachInput], responses={(200, "text/csv"): OpenApiTypes.STR})
     @action(detail=False, methods=["get"], url_path="reach/csv")
-    def reach_csv(self, request: Request) -> Any:
+    def reach_csv(self, request: Request) -> StreamingHttpResponse:
         return self.download(request, ReachInput, _reach)
 
     @extend_schema(parameters=[TracesInput], responses=OpenApiTypes.OBJECT)
@@ -176,5 +179,5 @@ class QuestionViewSet(ViewSet):
 
     @extend_schema(parameters=[TracesInput], responses={(200, "text/csv"): OpenApiTypes.STR})
     @action(detail=False, methods=["get"], url_path="traces/csv")
-    def traces_csv(self, request: Request) -> Any:
+    def traces_csv(self, request: Request) -> StreamingHttpResponse:
         return self.download(request, TracesInput, _traces)

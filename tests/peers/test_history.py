@@ -11,10 +11,12 @@ from fleet.models import Environment
 from tests.peers.past import ACTS, HOUR, WEDNESDAY, Moment, World, clock_at, said_of, seen_now
 
 pytestmark = pytest.mark.django_db
-steps = st.lists(st.tuples(st.sampled_from(sorted(ACTS)), st.integers(0, 7), st.integers(0, 7)), max_size=14)
+steps = st.lists(
+    st.tuples(st.sampled_from(sorted(ACTS)), st.integers(0, 7), st.integers(0, 7)), min_size=12, max_size=24
+)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(acts=steps)
 def test_what_is_said_of_a_moment_is_what_held_in_it(
     staging: Environment, production: Environment, acts: list[tuple[str, int, int]]
