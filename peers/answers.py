@@ -15,7 +15,8 @@ from peers.history_rows import AccessRow
 from peers.models import Grant, Person
 from peers.reach import reach_at
 from peers.rights import Holding
-from peers.traces import Trace, traces_of
+from peers.trace import Trace
+from peers.traces import traces_of
 
 
 @dataclass(frozen=True)
@@ -198,13 +199,15 @@ def answer_reach(user: object, at: dt.datetime, network: Network) -> list[Table]
 def answer_traces(user: object, kind: str, what: str) -> list[Table]:
     """Where a key, an address or a name was ever seen."""
     found = traces_of(user, kind, what)
-    title = f"Where {what[:60]} was seen" + (
-        ": the oldest of each kind, ask for something narrower" if found.is_cut else ""
-    )
+    title = f"Where {what[:60]} was seen"
+    if found.is_cut:
+        title += ": the oldest of each kind, ask for something narrower"
     columns = (
         "what public_key whose where first last note" if kind == "key" else "what text whose where first last note"
     )
-    return [_table("traces", title, columns, [_trace_line(one, columns.split()[1]) for one in found.rows])]
+    lines = [_trace_line(one, columns.split()[1]) for one in found.rows]
+    when = [{"first": found.first, "last": found.last or "to this day", "places": len(lines)}] if lines else []
+    return [_table("traces", title, columns, lines), _table("times", "First and last", "first last places", when)]
 
 
 def _trace_line(one: Trace, column: str) -> Line:

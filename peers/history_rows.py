@@ -102,7 +102,7 @@ def access_rows(at: dt.datetime, spots: Sequence[Spot], places: dict[int, Place]
     devices = Device.objects.in_bulk({spot.device_id for spot in spots if spot.device_id})
     servers = {spot.server_id for spot in spots}
     peers = _peers(at, devices, servers)
-    held = holdings_of(people.keys(), at, servers)
+    held = _in_zones_of(at, places, holdings_of(people.keys(), at, servers))
     suspended = _suspended(at, people, devices, peers.values())
     waiting = _waiting(at, peers)
     found = []
@@ -114,6 +114,23 @@ def access_rows(at: dt.datetime, spots: Sequence[Spot], places: dict[int, Place]
         row = AccessRow(State.HAS, people[spot.person_id], device, places[spot.server_id], peer, terms, rights)
         found.append(_judged(row, at, suspended, waiting))
     return found
+
+
+def _in_zones_of(
+    at: dt.datetime, places: Mapping[int, Place], held: Mapping[tuple[int, int], list[Holding]]
+) -> Mapping[tuple[int, int], list[Holding]]:
+    """Hours are meant in the time zone that the environment had then: its first change since has what was before."""
+    zones: dict[str, str] = {}
+    later = Event.objects.filter(verb=Verb.ENVIRONMENT_CHANGE, timestamp__gt=at).order_by("pk")
+    for environment, changes in later.values_list("object_pk", "changes"):
+        if "time_zone" in (changes or {}):
+            zones.setdefault(environment, changes["time_zone"][0])
+    if not zones:
+        return held
+    return {
+        (person, server): [one._replace(zone=zones.get(str(places[server].environment_id), one.zone)) for one in rights]
+        for (person, server), rights in held.items()
+    }
 
 
 def _judged(row: AccessRow, at: dt.datetime, suspended: "Suspended", waiting: Mapping[uuid.UUID, Peer]) -> AccessRow:
