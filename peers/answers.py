@@ -52,8 +52,8 @@ def ref(row: Model | None, text: str = "") -> Ref | str:
 
 
 ACCESS = (
-    *("state", "person", "kind", "device", "public_key", "server", "environment", "addresses", "networks", "hours"),
-    *("until", "since", "grants", "note"),
+    *("state", "person", "device", "server", "environment", "networks", "hours", "until", "note", "grants", "since"),
+    *("addresses", "kind", "public_key"),
 )
 
 

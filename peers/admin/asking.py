@@ -27,7 +27,7 @@ class MomentForm(forms.Form):
     at = forms.CharField(
         required=False,
         max_length=60,
-        label="at",
+        label="At",
         widget=UnfoldAdminTextInputWidget,
         help_text="A time such as 2026-03-04 14:00, or 2026-03-04T14:00:00+01:00; empty for now.",
     )
