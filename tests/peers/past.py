@@ -59,6 +59,7 @@ def clock_at(start: dt.datetime) -> Iterator[Callable[[dt.datetime], None]]:
 class World:
     staging: Environment
     production: Environment
+    turn: Callable[[dt.datetime], None]
     servers: list[Server] = field(default_factory=list)
     people: list[Person] = field(default_factory=list)
     teams: list[Team] = field(default_factory=list)
@@ -93,7 +94,7 @@ def pick(rows: Any, number: int) -> Any:
 def give(world: World, one: int, other: int) -> None:
     holder: dict[str, Any] = {"person": pick(world.people, one)} if one % 3 else {"team": pick(world.teams, one)}
     place: dict[str, Any] = (
-        {"server": pick(world.servers, other)} if other % 2 else {"environment": pick(_environments(world), other)}
+        {"server": pick(world.servers, other)} if other % 2 else {"environment": pick(_environments(world), other // 2)}
     )
     until = timezone.now() + HOUR * (other + 1) * 2 if one % 2 else None
     begins_at = timezone.now() + HOUR * 3 if one == 7 else None
@@ -156,6 +157,11 @@ def let_in(world: World, one: int, other: int) -> None:
 @act_of
 def go(world: World, one: int, other: int) -> None:
     offboard(actor=SYSTEM, people=[Person.objects.get(pk=pick(world.people, one).pk)], reason="gone")
+
+
+@act_of
+def build(world: World, one: int, other: int) -> None:
+    make_server(pick(_environments(world), one))
 
 
 @act_of

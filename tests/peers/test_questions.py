@@ -85,6 +85,18 @@ def test_a_move_waits_where_the_old_server_was_not_seen_without_it(alice: User, 
     assert whose(caller.get(f"questions/access?at={then}")[1]) == [("Ann", "has it", "vpn-old")]
 
 
+def test_who_was_on_the_other_server_already_stays_in_when_a_grant_moves(alice: User, staging: Environment) -> None:
+    old, new = make_server(staging, "vpn-old"), make_server(staging, "vpn-new")
+    ann = make_person("Ann")
+    make_device(ann)
+    grant = grant_access(actor=SYSTEM, person=ann, server=old, reason="project work")
+    grant_access(actor=SYSTEM, person=ann, server=new, reason="on call")
+    move_grant(actor=SYSTEM, grant=grant, server=new, reason="closer")
+    told = whose(script(alice).get("questions/access")[1])
+    assert told == [("Ann", "has it", "vpn-new"), ("Ann", "pending", "vpn-old")]
+    assert Peer.objects.get(server=new).waits_for is None
+
+
 @pytest.mark.parametrize("name", ["person", "team", "environment", "server"])
 def test_the_answer_is_narrowed(name: str, alice: User, staging: Environment, production: Environment) -> None:
     server = make_server(staging, "vpn-a")
