@@ -9,7 +9,7 @@ from django.db.models import Model
 
 from fleet.pools import Network
 from fleet.scope import scope_of
-from peers.dossier import Step, dossier_of
+from peers.dossier import Dossier, Step, dossier_of
 from peers.history import MOST_ROWS, Answer, access_at
 from peers.history_rows import AccessRow
 from peers.models import Grant, Person
@@ -113,50 +113,49 @@ def answer_person(user: object, at: dt.datetime, person: Person) -> list[Table]:
     """What one person has, and how it came about."""
     found = dossier_of(at, user, person)
     place = "to networks hours from until granted_by reason"
-    team = "team since until added_by"
-    asked = [
-        {
-            "to": str(one.environment or one.server),
-            "asked_at": one.created_at,
-            "asked_by": one.asked_by,
-            "reason": one.reason,
-        }
-        for one in found.requests
-    ]
-    members = [
-        {"team": ref(one.team), "since": one.began_at, "until": one.until, "added_by": one.added_by}
-        for one in found.memberships
-    ]
-    devices = [
-        {
-            "device": ref(one, one.name),
-            "public_key": one.public_key,
-            "registered": one.created_at,
-            "tombstoned": one.revoked_at,
-        }
-        for one in found.devices
-    ]
-    suspended = [
-        {"what": str(one.target), "since": one.began_at, "by": one.suspended_by, "reason": one.reason}
-        for one in found.suspensions
-    ]
-    revoked = [
-        {"what": ref(one), "at": one.created_at, "by": one.revoked_by, "reason": one.reason}
-        for one in found.revocations
-    ]
     return [
         _access_table(f"What {person} has", found.access),
-        _table("devices", "Devices", "device public_key registered tombstoned", devices),
-        _table("memberships", "Teams", team, members),
+        _table("devices", "Devices", "device public_key registered tombstoned", _devices(found)),
+        _table("memberships", "Teams", "team since until added_by", _memberships(found)),
         _table("grants", "Grants", place, [_grant_line(one) for one in found.grants]),
         _table("later", "Grants that begin later", place, [_grant_line(one) for one in found.later]),
-        _table("requests", "Requests that wait", "to asked_at asked_by reason", asked),
-        _table("suspensions", "Suspensions", "what since by reason", suspended),
-        _table("revocations", "Revocations", "what at by reason", revoked),
+        _table("requests", "Requests that wait", "to asked_at asked_by reason", _requests(found)),
+        _table("suspensions", "Suspensions", "what since by reason", _suspensions(found)),
+        _table("revocations", "Revocations", "what at by reason", _revocations(found)),
         _table(
             "timeline", "How it came about", "at what whose where by reason", [_step(one) for one in found.timeline]
         ),
     ]
+
+
+def _devices(found: Dossier) -> list[Line]:
+    names = "device", "public_key", "registered", "tombstoned"
+    rows = ((ref(one, one.name), one.public_key, one.created_at, one.revoked_at) for one in found.devices)
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _memberships(found: Dossier) -> list[Line]:
+    names = "team", "since", "until", "added_by"
+    rows = ((ref(one.team), one.began_at, one.until, one.added_by) for one in found.memberships)
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _requests(found: Dossier) -> list[Line]:
+    names = "to", "asked_at", "asked_by", "reason"
+    rows = ((str(one.environment or one.server), one.created_at, one.asked_by, one.reason) for one in found.requests)
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _suspensions(found: Dossier) -> list[Line]:
+    names = "what", "since", "by", "reason"
+    rows = ((str(one.target), one.began_at, one.suspended_by, one.reason) for one in found.suspensions)
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _revocations(found: Dossier) -> list[Line]:
+    names = "what", "at", "by", "reason"
+    rows = ((ref(one), one.created_at, one.revoked_by, one.reason) for one in found.revocations)
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _grant_line(one: Grant) -> Line:

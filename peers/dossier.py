@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model, Q, QuerySet
@@ -53,14 +54,11 @@ def dossier_of(at: dt.datetime, user: object, person: Person) -> Dossier:
     suspended = list(_suspensions(user, person).filter(began_at__lte=at).order_by("began_at"))
     revoked = list(visible_revocations(user).filter(person=person, created_at__lte=at))
     devices = list(person.devices.filter(created_at__lte=at))
-    steps = [
-        *_of_peers(visible_peers(user).filter(device__person=person, issued_at__lte=at)),
-        *_of_suspensions(suspended),
-        *_of_memberships(been),
-        *_of_grants(ever.filter(person=person, begins_at__lte=at)),
-        *_of_devices(devices),
-        *(Step(one.created_at, "revoked", one.label, "", one.revoked_by, one.reason, one) for one in revoked),
-    ]
+    steps = chain(
+        _of_peers(visible_peers(user).filter(device__person=person, issued_at__lte=at)),
+        _of_grants(ever.filter(person=person, begins_at__lte=at)),
+        *(_of_suspensions(suspended), _of_memberships(been), _of_devices(devices), _of_revocations(revoked)),
+    )
     return Dossier(
         person=person,
         access=access,
@@ -71,8 +69,12 @@ def dossier_of(at: dt.datetime, user: object, person: Person) -> Dossier:
         devices=devices,
         suspensions=[one for one in suspended if one.ended_at is None or one.ended_at > at],
         revocations=revoked,
-        timeline=sorted((step for step in steps if step.at <= at), key=lambda step: step.at, reverse=True)[:MOST_ROWS],
+        timeline=_newest(step for step in steps if step.at <= at),
     )
+
+
+def _newest(steps: Iterable[Step]) -> list[Step]:
+    return sorted(steps, key=lambda step: step.at, reverse=True)[:MOST_ROWS]
 
 
 def _lasts(one: Membership, at: dt.datetime) -> bool:
@@ -145,3 +147,8 @@ def _of_devices(rows: Iterable[Device]) -> Iterator[Step]:
         yield Step(one.created_at, "device registered", one.name, "", "", "", one)
         if one.revoked_at:
             yield Step(one.revoked_at, "key tombstoned", one.name, "", "", one.public_key, one)
+
+
+def _of_revocations(rows: Iterable[Revocation]) -> Iterator[Step]:
+    for one in rows:
+        yield Step(one.created_at, "revoked", one.label, "", one.revoked_by, one.reason, one)

@@ -163,4 +163,4 @@ def in_order(spots: Collection[Spot], places: dict[int, Place], people: dict[int
         slots: list[int | None] = [None, *sorted(devices, key=lambda pk: (devices[pk][0], pk))]
         for device in slots:
             ranks[person, device] = len(ranks) * len(servers)
-    return sorted(spots, key=lambda spot: ranks[spot.person_id, spot.device_id] + servers[spot.server_id])
+    return sorted(spots, key=lambda spot: ranks[spot[:2]] + servers[spot[2]])

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from django.db.models import Q, QuerySet
 
@@ -39,8 +40,7 @@ class Place:
     environment: str
 
 
-@dataclass(frozen=True)
-class Spot:
+class Spot(NamedTuple):
     """One person's device, or the person without any, on one server."""
 
     person_id: int

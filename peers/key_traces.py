@@ -22,14 +22,7 @@ def key_traces(user: object, text: str) -> Iterator[Iterable[Trace]]:
         raise ValidationError({"what": f"Give a public key, or its first {SHORTEST_KEY} characters at least."})
     yield _devices(user, text)
     yield _key_peers(user, text)
-    dead = Tombstone.objects.filter(revocation__in=visible_revocations(user)).select_related("revocation")
-    yield (
-        Trace(
-            "tombstone", one.public_key, one.revocation.label, "everywhere", one.created_at, None, why, one.revocation
-        )
-        for one in some(dead.filter(public_key__startswith=text))
-        if one.public_key.startswith(text) and (why := f"by {one.revocation.revoked_by}: {one.revocation.reason}")
-    )
+    yield _tombstones(user, text)
     receipts = visible_receipts(user).filter(public_key__startswith=text).select_related("revocation", "server")
     yield (
         Trace("receipt", one.public_key, one.revocation.label, one.server.name, one.created_at, one.confirmed_at, *rest)
@@ -43,6 +36,15 @@ def key_traces(user: object, text: str) -> Iterator[Iterable[Trace]]:
         if one.public_key.startswith(text)
     )
     yield _key_events(user, text)
+
+
+def _tombstones(user: object, text: str) -> Iterator[Trace]:
+    dead = Tombstone.objects.filter(revocation__in=visible_revocations(user), public_key__startswith=text)
+    for one in some(dead.select_related("revocation")):
+        act, key = one.revocation, one.public_key
+        if key.startswith(text):
+            why = f"by {act.revoked_by}: {act.reason}"
+            yield Trace("tombstone", key, act.label, "everywhere", one.created_at, None, why, act)
 
 
 def _devices(user: object, text: str) -> Iterator[Trace]:
