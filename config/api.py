@@ -8,6 +8,7 @@ from fleet.api import BastionViewSet, EnvironmentViewSet, ScopedEventViewSet
 from nodes.api import EnrolmentViewSet, HoldViewSet, NodeServerViewSet, PlanRequestViewSet, ReviewItemViewSet
 from peers.api.people import DeviceViewSet, GrantViewSet, PeerViewSet, PersonViewSet, RevocationViewSet
 from peers.api.questions import QuestionViewSet
+from peers.api.requests import AccessRequestViewSet
 
 router = DefaultRouter(trailing_slash=False)
 router.register("environments", EnvironmentViewSet, "environment")
@@ -17,6 +18,7 @@ router.register("people", PersonViewSet, "person")
 router.register("devices", DeviceViewSet, "device")
 router.register("grants", GrantViewSet, "grant")
 router.register("peers", PeerViewSet, "peer")
+router.register("access-requests", AccessRequestViewSet, "access-request")
 router.register("revocations", RevocationViewSet, "revocation")
 router.register("enrolments", EnrolmentViewSet, "enrolment")
 router.register("plan-requests", PlanRequestViewSet, "plan-request")

@@ -74,6 +74,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "audit.context.OriginMiddleware",
+    "fleet.refusal.RefusalMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -136,7 +137,7 @@ RECORDED = {
     "peers.Device": "person name public_key revoked_at",
     "peers.Team": "name description ended_at",
     "peers.Membership": "person team until ended_at",
-    "peers.Grant": "person team environment server networks hours pool begins_at until reason ended_at",
+    "peers.Grant": "person team environment server networks hours pool begins_at until reason request ended_at",
     "peers.AccessRequest": "person environment server networks hours duration reason decision decision_reason",
     "peers.Peer": "device server expires_at ended_at end",
     "peers.Suspension": "person device peer reason ended_at",
@@ -184,6 +185,7 @@ def _question(title: str, icon: str, name: str) -> dict[str, object]:
 
 
 _ADMINISTRATORS = "nodes.dashboard.may_administer"
+_OWN, _WAITING = "peers.admin.own.may_see_own", "peers.admin.requests.waiting"
 UNFOLD = {
     "SITE_TITLE": "Muster",
     "SITE_HEADER": "Muster",
@@ -227,8 +229,9 @@ UNFOLD = {
                 "items": [
                     _page("People", "group", "peers_person"),
                     _page("Devices", "devices", "peers_device"),
-                    _page("Grants", "key", "peers_grant"),
-                    _page("Peers", "lan", "peers_peer"),
+                    _page("Access requests", "approval", "peers_accessrequest", permission=_OWN, badge=_WAITING),
+                    _page("Grants", "key", "peers_grant", permission=_OWN),
+                    _page("Peers", "lan", "peers_peer", permission=_OWN),
                     _page("Revocations", "block", "peers_revocation"),
                 ],
             },

@@ -48,6 +48,9 @@ class ConsoleAdmin(ModelAdmin):
         scope = scope_of(request.user)
         return scope.is_admin if self.needs_admin else scope.is_operator
 
+    def has_help_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return scope_of(request.user).is_helper
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return self.is_added and self.has_operate_permission(request)
 
@@ -120,7 +123,7 @@ class EnvironmentAdmin(ConsoleAdmin):
         return visible_environments(request.user).annotate(held=Count("servers"))
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
-        shown = ("name", "description", "address_rest", "warn_before", "idle_after", "suspends_idle")
+        shown = ("name", "description", "address_rest", "warn_before", "idle_after", "suspends_idle", "needs_second")
         return (*shown, "reason") if obj and self.has_change_permission(request, obj) else shown
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
         model = Environment
         fields = (
             *("id", "name", "description", "address_rest", "warn_before", "idle_after", "suspends_idle"),
-            "created_at",
+            *("needs_second", "created_at"),
         )
 
 
@@ -33,6 +33,7 @@ class EnvironmentChange(Input):
     warn_before = serializers.DurationField(required=False, validators=[fields.valid_warning])
     idle_after = serializers.DurationField(required=False, allow_null=True, validators=[fields.valid_idle])
     suspends_idle = serializers.BooleanField(required=False)
+    needs_second = serializers.BooleanField(required=False)
     reason = Reason()
 
 
@@ -43,6 +44,7 @@ class EnvironmentInput(Input):
     warn_before = serializers.DurationField(required=False, validators=[fields.valid_warning])
     idle_after = serializers.DurationField(required=False, allow_null=True, validators=[fields.valid_idle])
     suspends_idle = serializers.BooleanField(required=False)
+    needs_second = serializers.BooleanField(required=False)
 
 
 class EnvironmentViewSet(Resource[Environment]):

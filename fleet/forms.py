@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
-from django.core.exceptions import NON_FIELD_ERRORS
+from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied
 from django.db.models import Model
 from unfold.widgets import (
     UnfoldAdminPasswordWidget,
@@ -14,7 +14,7 @@ from unfold.widgets import (
 from audit.services import Actor
 from fleet import fields, services
 from fleet.models import ApiToken, Bastion, Environment, Role, Server, User
-from fleet.refusal import REFUSED, messages_of
+from fleet.refusal import REFUSED, messages_of, record_refusal
 from fleet.tokens import add_token
 
 
@@ -56,6 +56,8 @@ class ServiceForm(AnyModelForm):
                 self.instance = self.change(values)
         except REFUSED as error:
             refuse(self, error)
+            if isinstance(error, PermissionDenied):
+                record_refusal(self.actor, f"{type(self).__name__} {self.instance.pk or ''}".strip(), error)
 
     def save(self, commit: bool = True) -> Any:
         return self.instance
@@ -140,7 +142,7 @@ class EnvironmentForm(ReasonedForm):
 
     class Meta:
         model = Environment
-        fields = ("name", "description", "address_rest", "warn_before", "idle_after", "suspends_idle")
+        fields = ("name", "description", "address_rest", "warn_before", "idle_after", "suspends_idle", "needs_second")
 
     def add(self, values: dict[str, Any]) -> Model:
         return services.add_environment(actor=self.actor, **values)

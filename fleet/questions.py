@@ -5,12 +5,13 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 
 from fleet.forms import ReasonForm, refuse
-from fleet.refusal import REFUSED
+from fleet.refusal import REFUSED, record_refusal
 
 ANSWERED = "_answered"
 
@@ -35,6 +36,8 @@ def ask(
             return HttpResponseRedirect(perform(asked.cleaned_data))
         except REFUSED as error:
             refuse(asked, error)
+            if isinstance(error, PermissionDenied):
+                record_refusal(request.user, f"{request.method} {request.path}", error)
     _forget_secrets(asked)
     page = {
         **admin.site.each_context(request),

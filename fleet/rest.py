@@ -13,8 +13,9 @@ from rest_framework.viewsets import GenericViewSet
 
 from fleet import fields
 from fleet.models import User
-from fleet.refusal import REFUSED, is_conflict, messages_of
+from fleet.refusal import REFUSED, is_conflict, messages_of, record_refusal
 from fleet.sealing import SealBroken
+from fleet.sign_in import SAFE
 
 Row = TypeVar("Row", bound=Model)
 MOST_TOLD = 20
@@ -33,6 +34,9 @@ class DoesNotOpen(exceptions.APIException):
 
 def explain_error(error: Exception, context: dict[str, Any]) -> Response | None:
     """Services raise Django's own errors; a script gets them as 400, 403 or 409 with the field and the mend."""
+    request = context["request"]
+    if isinstance(error, PermissionDenied | exceptions.PermissionDenied) and request.method not in SAFE:
+        record_refusal(request.user, f"{request.method} {request.path}", error)
     if isinstance(error, PermissionDenied):
         error = exceptions.PermissionDenied(str(error))
     elif isinstance(error, SealBroken):

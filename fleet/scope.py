@@ -1,10 +1,11 @@
-"""What a User sees and operates by the roles they have now. Doors fetch guarded rows through it."""
+"""What a User sees, operates and helps with by the roles they have now. Doors fetch guarded rows through it."""
 
 from dataclasses import dataclass
 from typing import TypeVar
 
 from django.db.models import Model, QuerySet
 
+from fleet.access import HELPS, OPERATES
 from fleet.models import Bastion, Environment, Role, Server, User
 
 Row = TypeVar("Row", bound=Model)
@@ -12,11 +13,12 @@ Row = TypeVar("Row", bound=Model)
 
 @dataclass(frozen=True)
 class Scope:
-    """`sees` and `operates` hold ids of Environments; None stands for every one."""
+    """`sees`, `operates` and `helps` hold ids of Environments; None stands for every one. Operators help too."""
 
     is_admin: bool = False
     sees: frozenset[int] | None = frozenset()
     operates: frozenset[int] | None = frozenset()
+    helps: frozenset[int] | None = frozenset()
 
     @property
     def is_empty(self) -> bool:
@@ -25,6 +27,10 @@ class Scope:
     @property
     def is_operator(self) -> bool:
         return self.operates != frozenset()
+
+    @property
+    def is_helper(self) -> bool:
+        return self.helps != frozenset()
 
     def of(self, rows: QuerySet[Row], path: str = "environment") -> QuerySet[Row]:
         """The rows whose environment, found by the lookup `path`, is seen."""
@@ -35,9 +41,12 @@ def scope_of(user: object) -> Scope:
     if not isinstance(user, User) or not user.is_active:
         return Scope()
     if user.is_superuser:
-        return Scope(is_admin=True, sees=None, operates=None)
-    operates = [environment for name, environment in user.open_roles if name == Role.Name.OPERATOR]
-    return Scope(sees=_ids([environment for _, environment in user.open_roles]), operates=_ids(operates))
+        return Scope(is_admin=True, sees=None, operates=None, helps=None)
+    sees, operates, helps = (
+        _ids([environment for name, environment in user.open_roles if name in names])
+        for names in (frozenset(Role.Name), OPERATES, HELPS)
+    )
+    return Scope(sees=sees, operates=operates, helps=helps)
 
 
 def _ids(environments: list[int | None]) -> frozenset[int] | None:

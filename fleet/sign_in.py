@@ -15,6 +15,7 @@ from fleet.scope import scope_of
 from fleet.tokens import digest_of
 
 if TYPE_CHECKING:  # the settings name these classes while rest_framework.views is still being imported
+    from django.contrib.auth.models import AnonymousUser
     from rest_framework.request import Request
     from rest_framework.views import APIView
 
@@ -56,7 +57,10 @@ class MayOperate(BasePermission):
         is_look = request.method in self.looks
         if isinstance(request.auth, ApiToken) and request.auth.scope == ApiToken.Scope.READ and not is_look:
             return False
-        return not scope_of(request.user).is_empty
+        return self.may_enter(request.user)
+
+    def may_enter(self, user: User | AnonymousUser) -> bool:
+        return not scope_of(user).is_empty
 
 
 class MayFetchSecret(MayOperate):

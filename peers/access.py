@@ -1,14 +1,33 @@
-"""Who sees which people, devices, grants, peers and revocations. Doors fetch guarded rows here and nowhere else."""
+"""Who sees which people, devices, grants, peers and revocations. Doors fetch guarded rows here and nowhere else.
 
+Who is a person themselves sees their own grants, peers and requests, with a role or without."""
+
+from django.core.exceptions import ValidationError
 from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils import timezone
 
-from fleet.scope import scope_of
-from peers.models import Device, Grant, Peer, Person, Receipt, Revocation, Team
+from fleet.models import Environment, Server, User
+from fleet.scope import scope_of, visible_environments, visible_servers
+from peers.models import AccessRequest, Device, Grant, Peer, Person, Receipt, Revocation, Team
+from peers.rights import open_memberships
+
+
+def own_person(user: object) -> Person | None:
+    """Who the user is, by the link that an administrator made; nobody once that person has left."""
+    person = getattr(user, "person", None) if isinstance(user, User) and user.is_active else None
+    return person if isinstance(person, Person) and person.left_at is None else None
+
+
+def _selves(user: object) -> QuerySet[Person]:
+    """The person that the user is, to filter by, or none."""
+    if not isinstance(user, User) or not user.is_active:
+        return Person.objects.none()
+    return Person.objects.filter(user=user, left_at=None)
 
 
 def visible_people(user: object) -> QuerySet[Person]:
     """All of them to anybody with a role: a person belongs to no environment."""
-    return Person.objects.none() if scope_of(user).is_empty else Person.objects.all()
+    return Person.objects.none() if scope_of(user).is_empty else Person.objects.select_related("user")
 
 
 def visible_teams(user: object) -> QuerySet[Team]:
@@ -22,14 +41,60 @@ def visible_devices(user: object) -> QuerySet[Device]:
 
 
 def visible_grants(user: object) -> QuerySet[Grant]:
-    rows = Grant.objects.select_related("person", "team", "environment", "server__environment")
+    """Their own are those of their teams too, as long as they are in them."""
+    rows = Grant.objects.select_related("person", "team", "environment", "server__environment", "request")
     sees = scope_of(user).sees
-    return rows if sees is None else rows.filter(Q(environment__in=sees) | Q(server__environment__in=sees))
+    if sees is None:
+        return rows
+    teams = open_memberships(timezone.now()).filter(person__in=_selves(user)).values("team")
+    own = Q(person__in=_selves(user)) | Q(team__in=teams)
+    return rows.filter(Q(environment__in=sees) | Q(server__environment__in=sees) | own)
 
 
 def visible_peers(user: object) -> QuerySet[Peer]:
     rows = Peer.objects.select_related("device__person", "server__environment", "server__status", "status")
-    return scope_of(user).of(rows.select_related("ipv4", "ipv6"), "server__environment")
+    rows, sees = rows.select_related("ipv4", "ipv6"), scope_of(user).sees
+    own = Q(device__in=Device.objects.filter(person__in=_selves(user)).values("pk"))
+    return rows if sees is None else rows.filter(Q(server__environment__in=sees) | own)
+
+
+def visible_requests(user: object) -> QuerySet[AccessRequest]:
+    rows = AccessRequest.objects.select_related("person__user", "environment", "server__environment", "grant")
+    sees = scope_of(user).sees
+    if sees is None:
+        return rows
+    return rows.filter(Q(environment__in=sees) | Q(server__environment__in=sees) | Q(person__in=_selves(user)))
+
+
+def waiting_requests(user: object) -> QuerySet[AccessRequest]:
+    """Those that this user may decide about now by an approval."""
+    scope = scope_of(user)
+    if not isinstance(user, User) or not scope.is_operator:
+        return AccessRequest.objects.none()
+    rows = AccessRequest.objects.filter(decided_at=None).exclude(asker=user).exclude(person__in=_selves(user))
+    if scope.operates is not None:
+        here = scope.operates
+        rows = rows.filter(Q(environment__in=here) | Q(server__environment__in=here))
+    needs_second = Q(environment__needs_second=True) | Q(server__environment__needs_second=True)
+    return rows.exclude(needs_second, first_approver=user)
+
+
+def askable_people(user: object) -> QuerySet[Person]:
+    """Whom the user may ask for access for: anybody by a role that helps, and themselves."""
+    return visible_people(user) if scope_of(user).is_helper else _selves(user)
+
+
+def place_named(user: object, name: str) -> dict[str, Environment | Server]:
+    """The environment or server of this name, as an argument of services. Whoever asks for themselves need not see it:
+    they were told the name."""
+    is_somebody = own_person(user) is not None
+    environments = Environment.objects.all() if is_somebody else visible_environments(user)
+    servers = Server.objects.select_related("environment") if is_somebody else visible_servers(user)
+    if environment := environments.filter(name=name).first():
+        return {"environment": environment}
+    if server := servers.filter(name=name).first():
+        return {"server": server}
+    raise ValidationError({"place": f"There is no environment or server {name}: give its whole name."})
 
 
 def visible_receipts(user: object) -> QuerySet[Receipt]:

@@ -8,14 +8,14 @@ from django.utils import timezone
 
 from audit.services import Act, Actor, AtMachine, act
 from audit.verbs import Verb
-from fleet.access import may_operate, require_operator
+from fleet.access import may_help, require_helpdesk
 from fleet.changes import DRAIN_REVOCATIONS, hint, lock_servers, raise_generation
 from fleet.models import Environment, Server
 from peers.keys import BadKey, parse_public_key
 from peers.models import Device, Peer, Person, Receipt, Revocation, Tombstone
 from peers.settle import Ending, end_peers, lock_keys
 
-INSTEAD = "end the grants to your own environments now, and ask an administrator to revoke"
+INSTEAD = "suspend the peers in your own environments now, and ask an administrator to revoke"
 
 
 def revoke_devices(*, actor: Actor, devices: Sequence[Device], reason: str) -> Revocation:
@@ -71,13 +71,13 @@ def _owner(public_key: str) -> tuple[str, Person | None]:
 
 
 def may_revoke(actor: Actor, keys: Iterable[str]) -> bool:
-    """Whether there is one that is not revoked yet, and the actor operates wherever these are."""
+    """Whether there is one that is not revoked yet, and the actor helps wherever these are."""
     left = Device.objects.filter(public_key__in=list(keys), revoked_at=None).values_list("public_key", flat=True)
-    return bool(left) and may_operate(actor, *_environments(left))
+    return bool(left) and may_help(actor, *_environments(left))
 
 
 def _revoke(actor: Actor, keys: list[str], label: str, person: Person | None, reason: str) -> Revocation:
-    require_operator(actor, *_environments(keys), instead=INSTEAD)
+    require_helpdesk(actor, *_environments(keys), instead=INSTEAD)
     row = Revocation(label=label, person=person, reason=reason, revoked_by=str(actor))
     return carry_out(actor, row, keys)
 

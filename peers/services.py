@@ -9,8 +9,8 @@ from django.utils import timezone
 
 from audit.services import Actor, act
 from audit.verbs import Verb
-from fleet.access import require_operator
-from fleet.models import Server
+from fleet.access import may_operate, require_operator
+from fleet.models import Environment, Server
 from peers.models import Device, Grant, Membership, Person, Tombstone
 from peers.rights import grants_of
 from peers.settle import Ending, lock_devices, lock_keys, settle
@@ -59,8 +59,7 @@ def register_device(
 
     One that `replaces` another has its addresses; the old key lives on until the new one first connects somewhere.
     """
-    held = grants_of([person.pk], timezone.now()).select_related("environment", "server__environment")
-    require_operator(actor, *{grant.place for grant in held})
+    require_operator(actor, *_places_of(person))
     device = Device(person=person, name=name, public_key=public_key, replaces=replaces)
     with act(Verb.DEVICE_REGISTER, actor=actor) as this:
         device.clean_fields()
@@ -73,6 +72,16 @@ def register_device(
         settle([person.pk], this=this, ending=Ending())
         this.on(device)
     return device
+
+
+def may_register(actor: Actor, person: Person) -> bool:
+    """Whether `register_device` would let them."""
+    return may_operate(actor, *_places_of(person))
+
+
+def _places_of(person: Person) -> set[Environment]:
+    held = grants_of([person.pk], timezone.now()).select_related("environment", "server__environment")
+    return {grant.place for grant in held}
 
 
 def who_stay(people: Iterable[Person]) -> list[Person]:

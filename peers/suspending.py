@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from audit.services import SYSTEM, Act, Actor, act, cut
 from audit.verbs import Verb
-from fleet.access import require_operator
+from fleet.access import require_helpdesk, require_operator
 from fleet.changes import mark_changed
 from fleet.models import Environment
 from peers.models import Device, Peer, Person, Suspension
@@ -28,7 +28,7 @@ def suspend(*, actor: Actor, targets: Sequence[Target], reason: str, is_idle: bo
     _need(reason)
     with act(Verb.SUSPEND, actor=actor, reason=reason) as this:
         peers = _lock_peers(targets)
-        require_operator(actor, *_environments(peers))
+        require_helpdesk(actor, *_environments(peers))
         _refuse_suspended(targets)
         found = [_new(target, this) for target in targets]
         for one in found:

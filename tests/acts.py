@@ -18,10 +18,10 @@ from fleet.models import ApiToken, Environment, Role, Server, User
 from nodes.models import HeldPush, Hold, ReviewItem
 from nodes.reviews import decide_review
 from nodes.services import approve_hold, request_enrolment
-from peers import granting, revocation
+from peers import granting, linking, requests, revocation
 from peers import services as people
-from peers.models import Device, Grant, Peer, Person
-from tests.build import make_device, make_grant, make_person, make_review, make_server, new_public_key
+from peers.models import AccessRequest, Device, Grant, Peer, Person
+from tests.build import make_device, make_grant, make_person, make_request, make_review, make_server, new_public_key
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGPHsUrqbpUg/9ZfP1jI0tuLQCkmVpXySYcqc3ROLWSe"
 WHY = "ticket 4711"
@@ -29,13 +29,15 @@ WHY = "ticket 4711"
 
 @dataclass(frozen=True)
 class World:
-    """One environment with a server, a person on it, a hold, a review item and what belongs to an administrator."""
+    """One environment with a server, a person on it, a hold, a review item, a request that two have to approve, and
+    what belongs to an administrator."""
 
     environment: Environment
     server: Server
     person: Person
     device: Device
     grant: Grant
+    request: AccessRequest
     hold: Hold
     review: ReviewItem
     user: User
@@ -49,6 +51,8 @@ def make_world(environment: Environment) -> World:
     person = make_person(f"Carol of {environment}")
     grant = make_grant(person, environment)
     device = make_device(person)
+    Environment.objects.filter(pk=environment.pk).update(needs_second=True)
+    request = make_request(person, environment)
     hold = Hold.objects.create(act=uuid.uuid4(), cause=f"a cause in {environment}")
     HeldPush.objects.create(hold=hold, server=server, removals=9, held=50)
     review = make_review(Peer.objects.get(device=device, server=server))
@@ -57,7 +61,7 @@ def make_world(environment: Environment) -> World:
     fleet.disable_user(actor=SYSTEM, user=leaver, reason=WHY)
     role = fleet.give_role(actor=SYSTEM, user=user, name=Role.Name.AUDITOR, environment=environment)
     token, _ = tokens.add_token(actor=SYSTEM, user=user, name=f"t-{environment}", scope=ApiToken.Scope.READ)
-    return World(environment, server, person, device, grant, hold, review, user, leaver, role, token)
+    return World(environment, server, person, device, grant, request, hold, review, user, leaver, role, token)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ class Asked:
     ask: Callable[[World, Actor], object]
     target: Callable[[World], str]
     reason: str = ""
-    who: str = "place"  # place: operators of the environment; operator: of any; admin: superusers
+    # place: operators of the environment; helpdesk: these and its helpdesk; operator: of any; admin: superusers
+    who: str = "place"
 
     def __str__(self) -> str:
         return self.ask.__name__
@@ -217,6 +222,7 @@ ACTS = [
         devices=lambda w: [w.device],
         reason=WHY,
         says=WHY,
+        who="helpdesk",
     ),
     _asked(
         "revocation.add",
@@ -225,6 +231,7 @@ ACTS = [
         person=lambda w: w.person,
         reason=WHY,
         says=WHY,
+        who="helpdesk",
     ),
     _asked(
         "revocation.add",
@@ -233,6 +240,36 @@ ACTS = [
         public_key=lambda w: w.device.public_key,
         reason=WHY,
         says=WHY,
+        who="helpdesk",
+    ),
+    _asked(
+        "request.add",
+        lambda w: f"{w.person.name} to {w.server}",
+        requests.request_access,
+        person=lambda w: w.person,
+        server=lambda w: w.server,
+        duration=dt.timedelta(days=3),
+        reason=WHY,
+        says=WHY,
+        who="helpdesk",
+    ),
+    *(
+        _asked(verb, lambda w: str(w.request), service, request=lambda w: w.request, reason=WHY, says=WHY)
+        for verb, service in (
+            ("request.approve", requests.approve_request),
+            ("request.deny", requests.deny_request),
+            ("request.cancel", requests.cancel_request),
+        )
+    ),
+    _asked(
+        "person.link",
+        lambda w: w.person.name,
+        linking.link_user,
+        person=lambda w: w.person,
+        user=lambda w: w.user,
+        reason=WHY,
+        says=WHY,
+        who="admin",
     ),
     _asked(
         "server.enrol",

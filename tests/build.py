@@ -7,12 +7,13 @@ import os
 
 from django.utils import timezone
 
-from audit.services import SYSTEM
+from audit.services import SYSTEM, Actor
 from fleet.models import Environment, Server
 from fleet.services import add_server
 from nodes.models import ReviewItem
 from peers.granting import grant_access
-from peers.models import Device, Grant, Peer, Person
+from peers.models import AccessRequest, Device, Grant, Peer, Person
+from peers.requests import request_access
 from peers.services import add_person, register_device
 
 _numbers = itertools.count(1)
@@ -49,6 +50,11 @@ def make_device(person: Person, name: str = "laptop", public_key: str = "") -> D
 def make_grant(person: Person, environment: Environment, *, days: int = 30) -> Grant:
     until = timezone.now() + dt.timedelta(days=days)
     return grant_access(actor=SYSTEM, person=person, environment=environment, reason="project work", until=until)
+
+
+def make_request(person: Person, environment: Environment, *, actor: Actor = SYSTEM, days: int = 30) -> AccessRequest:
+    duration = dt.timedelta(days=days)
+    return request_access(actor=actor, person=person, environment=environment, reason="project", duration=duration)
 
 
 def make_peers(environment: Environment, count: int) -> list[Peer]:

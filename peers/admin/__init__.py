@@ -1,5 +1,5 @@
 """The pages of people's access, a module for each group of them. What they do is done by services."""
 
-from peers.admin import people
+from peers.admin import people, requests
 
-__all__ = ["people"]
+__all__ = ["people", "requests"]

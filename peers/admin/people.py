@@ -25,24 +25,25 @@ from peers.access import (
     visible_teams,
 )
 from peers.admin.ends import EndsWithin, Idle, ends_of
+from peers.admin.own import LinkedAdmin, OwnAdmin, StoriedAdmin
 from peers.api.people import config_answer
 from peers.forms import DeviceForm, GrantForm, PersonForm
 from peers.granting import end_grants
 from peers.models import Device, Grant, Peer, Person, Receipt, Revocation, Team
 from peers.revocation import may_revoke, revoke_devices, revoke_person
 from peers.selectors import address_of
-from peers.services import is_waiting
+from peers.services import is_waiting, may_register
 
 FOR_EVER = "Revoking is for ever: the key never comes back, on any server. To let somebody in again, issue a new key."
 
 
 @admin.register(Person)
-class PersonAdmin(ConsoleAdmin):
+class PersonAdmin(LinkedAdmin):
     form = PersonForm
     list_display = ("name", "email", "kind", "devices_held", "created_at")
     list_filter = ("kind",)
     search_fields = ("name", "email")
-    actions_detail = ("grant", "add_device", "revoke")
+    actions_detail = ("grant", "add_device", "link", "revoke")
     change_form_outer_after_template = "admin/peers/person_access.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Person]:
@@ -77,7 +78,7 @@ class PersonAdmin(ConsoleAdmin):
         person = one(self, request, object_id)
         return HttpResponseRedirect(f"{reverse('admin:peers_device_add')}?person={person.pk}")
 
-    @action(description="Revoke everything", icon="block", permissions=["operate"], variant="danger")
+    @action(description="Revoke everything", icon="block", permissions=["help"], variant="danger")
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         person = one(self, request, object_id)
 
@@ -133,7 +134,8 @@ class DeviceAdmin(ConsoleAdmin):
     def idle(self, request: HttpRequest, row: Device) -> set[str]:
         if not may_revoke(request.user, [row.public_key]):
             return {"replace", "revoke"}
-        return {"replace"} if is_waiting(row) or row.replacements.filter(revoked_at=None).exists() else set()
+        is_replaced = is_waiting(row) or row.replacements.filter(revoked_at=None).exists()
+        return {"replace"} if is_replaced or not may_register(request.user, row.person) else set()
 
     @display(label={"live": "success", "replacing": "info", "tombstoned": "danger"})
     def state(self, device: Device) -> str:
@@ -147,12 +149,12 @@ class DeviceAdmin(ConsoleAdmin):
         values = urlencode({"person": device.person_id, "name": device.name, "replaces": device.pk})
         return HttpResponseRedirect(f"{reverse('admin:peers_device_add')}?{values}")
 
-    @action(description="Revoke", icon="block", permissions=["operate"], variant="danger")
+    @action(description="Revoke", icon="block", permissions=["help"], variant="danger")
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         device = one(self, request, object_id)
         return self.ask_revoke(request, [device], f"Revoke {device}?", back=page_of(device))
 
-    @action(description="Revoke selected", permissions=["operate"])
+    @action(description="Revoke selected", permissions=["help"])
     def revoke_selected(self, request: HttpRequest, queryset: QuerySet[Device]) -> HttpResponse:
         devices = list(queryset)
         title = f"Revoke {len(devices)} device{'' if len(devices) == 1 else 's'}?"
@@ -167,7 +169,7 @@ class DeviceAdmin(ConsoleAdmin):
 
 
 @admin.register(Grant)
-class GrantAdmin(ConsoleAdmin):
+class GrantAdmin(StoriedAdmin):
     form = GrantForm
     is_changed = False
     list_display = ("holder", "place_name", "carries", "begins_at", "until", "state", "reason")
@@ -222,7 +224,7 @@ class GrantAdmin(ConsoleAdmin):
 
 
 @admin.register(Peer)
-class PeerAdmin(ConsoleAdmin):
+class PeerAdmin(OwnAdmin):
     is_added = is_changed = False
     list_display = ("device", "server", "addresses", "state", "seen", "expires_at")
     list_filter = ("server__environment", "server", ("ended_at", admin.EmptyFieldListFilter), EndsWithin, Idle)

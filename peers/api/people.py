@@ -31,15 +31,20 @@ from peers.access import (
     visible_receipts,
     visible_revocations,
 )
+from peers.api.linking import Linking
+from peers.api.own import MaySeeOwn
+from peers.api.requests import StorySerializer
 from peers.idle import is_idle
 from peers.models import Device, Grant, Peer, Person, Receipt, Revocation
 from peers.selectors import NotEnrolled, address_of, config_of
 
 
 class PersonSerializer(serializers.ModelSerializer[Person]):
+    user = serializers.CharField(source="user.username", default=None)
+
     class Meta:
         model = Person
-        fields = ("id", "name", "email", "kind", "created_at")
+        fields = ("id", "name", "email", "kind", "user", "created_at")
 
 
 class PersonInput(Input):
@@ -48,7 +53,7 @@ class PersonInput(Input):
     kind = Text(required=False)
 
 
-class PersonViewSet(Resource[Person]):
+class PersonViewSet(Linking):
     serializer_class = PersonSerializer
     filterset_fields = ("name", "email", "kind")
 
@@ -98,11 +103,13 @@ class DeviceViewSet(Resource[Device]):
 
 
 class GrantSerializer(serializers.ModelSerializer[Grant]):
+    request = StorySerializer(allow_null=True)
+
     class Meta:
         model = Grant
         fields = (
             *("id", "person", "team", "environment", "server", "networks", "hours", "pool", "begins_at", "until"),
-            *("reason", "granted_by", "ended_at"),
+            *("reason", "granted_by", "request", "ended_at"),
         )
 
 
@@ -136,6 +143,7 @@ class GrantFilter(django_filters.FilterSet):
 class GrantViewSet(Resource[Grant]):
     serializer_class = GrantSerializer
     filterset_class = GrantFilter
+    permission_classes = [MaySeeOwn]
 
     def get_queryset(self) -> QuerySet[Grant]:
         return visible_grants(self.request.user)
@@ -222,6 +230,7 @@ def config_answer(actor: Actor, peer: Peer) -> HttpResponse:
 class PeerViewSet(Resource[Peer]):
     serializer_class = PeerSerializer
     filterset_class = PeerFilter
+    permission_classes = [MaySeeOwn]
 
     def get_queryset(self) -> QuerySet[Peer]:
         return visible_peers(self.request.user)

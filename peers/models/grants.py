@@ -93,6 +93,11 @@ class AccessRequest(Place):
     def __str__(self) -> str:
         return f"{self.person.name} to {self.environment or self.server}"
 
+    @property
+    def state(self) -> str:
+        """One word for lists."""
+        return self.decision or ("half approved" if self.first_approved_at else "open")
+
 
 class Grant(Place):
     """A right of a Person or a Team to an Environment or one Server, from `begins_at` until `until` or its end."""

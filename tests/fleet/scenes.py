@@ -10,7 +10,7 @@ from nodes.models import Enrolment, HeldPush, Hold, PlanRequest, Run
 from peers.models import Device, Peer, Team
 from peers.revocation import revoke_devices
 from peers.teams import add_team
-from tests.build import make_device, make_grant, make_person, make_review, make_server
+from tests.build import make_device, make_grant, make_person, make_request, make_review, make_server
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8Z"
 
@@ -20,6 +20,7 @@ def furnish(environment: Environment, user: User, count: int = 1) -> None:
     for _ in range(count):
         server, person = make_server(environment), make_person()
         make_grant(person, environment)
+        make_request(person, environment)
         make_device(person)
         add_team(actor=SYSTEM, name=f"team-{Team.objects.count()}")
         old = make_device(person, "old phone")

@@ -18,7 +18,7 @@ from tests.fleet.scenes import furnish
 MODELS = sorted(admin.site._registry, key=lambda model: model._meta.label)
 ADDED = {
     *("fleet.ApiToken", "fleet.Bastion", "fleet.Environment", "fleet.Role", "fleet.Server", "fleet.User"),
-    *("peers.Device", "peers.Grant", "peers.Person"),
+    *("peers.AccessRequest", "peers.Device", "peers.Grant", "peers.Person"),
 }
 SCRIPT = "<script>alert(1)</script>{{7*7}}{% debug %}"
 
@@ -40,7 +40,7 @@ def test_no_page_of_django_s_own_is_left_over() -> None:
         *("audit.Event", "fleet.ApiToken", "fleet.Bastion", "fleet.Environment", "fleet.Role", "fleet.Server"),
         *("fleet.User", "nodes.Enrolment", "nodes.Hold", "nodes.PlanRequest", "nodes.ReviewItem", "nodes.Run"),
         *("peers.Device", "peers.Grant", "peers.Peer", "peers.Person", "peers.Revocation"),
-        "peers.Team",
+        *("peers.AccessRequest", "peers.Team"),
     }
 
 

@@ -7,7 +7,17 @@ from tests.doors import rows, script
 from tests.fleet.test_api_sign_in import LISTS
 
 WRITES = [
-    *("environments", "servers", "bastions", "people", "devices", "grants", "revocations", "grants/end"),
+    *(
+        "environments",
+        "servers",
+        "bastions",
+        "people",
+        "devices",
+        "grants",
+        "revocations",
+        "grants/end",
+        "access-requests",
+    ),
 ]
 FILTERS = "person, public_key, is_revoked, limit, offset"
 BODIES = {

@@ -14,7 +14,7 @@ from tests.doors import Script, browser, rows, script
 
 LISTS = [
     *("environments", "servers", "bastions", "people", "devices", "grants", "peers", "revocations"),
-    *("enrolments", "plan-requests", "holds", "reviews", "events"),
+    *("enrolments", "plan-requests", "holds", "reviews", "events", "access-requests"),
 ]
 
 
