@@ -80,8 +80,8 @@ def waiting_requests(user: object) -> QuerySet[AccessRequest]:
 
 
 def askable_people(user: object) -> QuerySet[Person]:
-    """Whom the user may ask for access for: anybody by a role that helps, and themselves."""
-    return visible_people(user) if scope_of(user).is_helper else _selves(user)
+    """Whom a request may name: whom the user sees by a role, and themselves. The service says who may ask."""
+    return _selves(user) if scope_of(user).is_empty else visible_people(user)
 
 
 def place_named(user: object, name: str) -> dict[str, Environment | Server]:

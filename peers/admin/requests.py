@@ -16,7 +16,7 @@ from fleet.models import User
 from fleet.questions import ask
 from fleet.scope import scope_of
 from peers import requests
-from peers.access import askable_people, own_person, visible_requests, waiting_requests
+from peers.access import own_person, visible_requests, waiting_requests
 from peers.admin.own import OwnAdmin
 from peers.api.requests import requested
 from peers.models import AccessRequest
@@ -85,7 +85,7 @@ class AccessRequestAdmin(OwnAdmin):
 
     def has_operate_permission(self, request: HttpRequest, obj: object = None) -> bool:
         """Who may ask for somebody: the services say who may do what with one of them."""
-        return askable_people(request.user).exists()
+        return scope_of(request.user).is_helper or own_person(request.user) is not None
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
         """Who helps nowhere asks for themselves, and names the place; others choose from what they see."""
