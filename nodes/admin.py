@@ -11,7 +11,7 @@ from unfold.decorators import action, display
 
 from audit.models import Event
 from fleet.access import may_operate
-from fleet.admin import ConsoleAdmin, ServerAdmin, one, page_of, state_of
+from fleet.admin import ConsoleAdmin, ServerAdmin, one, page_of, seen, state_of
 from fleet.conditions import Type, read
 from fleet.models import Server
 from fleet.questions import SureForm, ask
@@ -100,7 +100,7 @@ class SeenAdmin(ConsoleAdmin):
 @admin.register(Run)
 class RunAdmin(SeenAdmin):
     list_display = ("started_at", "server", "generation", "result", "detail", "seconds")
-    list_filter = ("outcome", "server")
+    list_filter = ("outcome", seen("server"))
     fields = ("server", "started_at", "epoch", "generation", "result", "detail", "seconds")
     readonly_fields = fields
 
@@ -198,7 +198,7 @@ class ReviewItemAdmin(ConsoleAdmin):
 
     is_added = is_changed = False
     list_display = ("peer", "result", "what", "by", "at", "detail", "decided_by")
-    list_filter = (("decided_at", admin.EmptyFieldListFilter), "server")
+    list_filter = (("decided_at", admin.EmptyFieldListFilter), seen("server"))
     fields = (
         *("peer", "result", "what", "detail", "by", "at", "seen_at"),
         *("decided_at", "decided_by", "reason"),

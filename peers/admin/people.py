@@ -11,7 +11,7 @@ from django.urls import reverse
 from unfold.decorators import action, display
 
 from fleet.access import may_operate
-from fleet.admin import ConsoleAdmin, one, page_of, state_of
+from fleet.admin import ConsoleAdmin, one, page_of, seen, state_of
 from fleet.conditions import Type, read
 from fleet.questions import ask
 from fleet.templatetags.moments import ago
@@ -173,7 +173,7 @@ class GrantAdmin(StoriedAdmin):
     form = GrantForm
     is_changed = False
     list_display = ("holder", "place_name", "carries", "begins_at", "until", "state", "reason")
-    list_filter = ("environment", ("ended_at", admin.EmptyFieldListFilter))
+    list_filter = (seen("environment"), ("ended_at", admin.EmptyFieldListFilter))
     search_fields = ("person__name", "reason")
     autocomplete_fields = ("person", "team")
     actions = ("end_selected",)
@@ -227,7 +227,10 @@ class GrantAdmin(StoriedAdmin):
 class PeerAdmin(OwnAdmin):
     is_added = is_changed = False
     list_display = ("device", "server", "addresses", "state", "seen", "expires_at")
-    list_filter = ("server__environment", "server", ("ended_at", admin.EmptyFieldListFilter), EndsWithin, Idle)
+    list_filter = (
+        *(seen("server__environment"), seen("server"), ("ended_at", admin.EmptyFieldListFilter)),
+        *(EndsWithin, Idle),
+    )
     search_fields = ("device__name", "device__person__name", "device__public_key")
     fields = (
         *("device", "server", "addresses", "carries", "state", "seen", "endpoint", "expires_at"),

@@ -107,6 +107,20 @@ def test_an_operator_sees_their_environments_alone(
         assert client.get(reverse(f"admin:fleet_{model}_changelist")).status_code == 403
 
 
+def test_the_filters_of_a_list_name_what_is_in_it_alone(
+    alice: User, bob: User, staging: Environment, production: Environment
+) -> None:
+    """B3: by filter too."""
+    for environment in (staging, production):
+        furnish(environment, alice, 2)
+    client = browser(bob)
+    hidden = [production.name, *Server.objects.filter(environment=production).values_list("name", flat=True)]
+    for model in MODELS:
+        answer = client.get(address(model, "changelist"))
+        assert [name for name in hidden if name in answer.content.decode()] == [], model
+    assert "?environment__id__exact=" in browser(alice).get(address(Server, "changelist")).content.decode()
+
+
 def test_the_choices_of_a_form_are_those_the_operator_sees(
     bob: User, staging: Environment, production: Environment
 ) -> None:
