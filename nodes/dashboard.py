@@ -14,7 +14,7 @@ from fleet.models import Server
 from fleet.scope import scope_of, visible_servers
 from nodes.access import visible_holds, visible_reviews
 from nodes.reviews import OPEN
-from peers.access import visible_peers, visible_receipts
+from peers.access import visible_peers, visible_receipts, waiting_requests
 from peers.admin.ends import ends_of, idle_count
 
 
@@ -35,6 +35,7 @@ def show(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
             "reviews": visible_reviews(user).filter(OPEN)[:50],
             "ends": ends_of(visible_peers(user)),
             "idle": idle_count(visible_peers(user)),
+            "asked": waiting_requests(user).select_related("person", "environment", "server")[:50],
             "unexplained": Event.objects.filter(verb="")[:10] if scope_of(user).sees is None else [],
         }
     )

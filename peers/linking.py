@@ -18,7 +18,7 @@ def link_user(*, actor: Actor, person: Person, user: User | None, reason: str) -
         raise ValidationError({"reason": "Say why: the ledger keeps it."})
     with act(Verb.PERSON_LINK, actor=actor, reason=reason) as this:
         lock_devices([person.pk])
-        person = Person.objects.select_related("user").get(pk=person.pk)
+        person.refresh_from_db(fields=["user", "left_at"])
         before = person.user
         if user is not None:
             who_stay([person])

@@ -6,6 +6,9 @@ from django import forms
 from django.contrib import admin
 from django.db.models import F, Model, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.duration import duration_string
+from django.utils.html import format_html
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
@@ -23,6 +26,7 @@ from peers.models import AccessRequest
 from peers.story import story_of
 
 ASKED = ("person", "environment", "server", "networks", "hours", "duration", "reason")
+DAY = "%Y-%m-%d %H:%M"
 STATES = {"open": "warning", "half approved": "info", "approved": "success", "denied": "danger", "cancelled": ""}
 
 
@@ -90,13 +94,13 @@ class AccessRequestAdmin(OwnAdmin):
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
         """Who helps nowhere asks for themselves, and names the place; others choose from what they see."""
         if obj is not None:
-            return (*ASKED, "state", "grant")
+            return ("person", "environment", "server", "carries", *ASKED[4:], "state", "became")
         own = ("place",) if own_person(request.user) else ()
         helper = scope_of(request.user).is_helper
         return (*ASKED[:3], *own, *ASKED[3:]) if helper else (*own, *ASKED[3:])
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
-        return ("state", "grant") if obj else ()
+        return ("carries", "state", "became") if obj else ()
 
     def page_context(self, request: HttpRequest, obj: AccessRequest) -> dict[str, Any]:
         return {"asked": obj, "story": story_of(obj)}
@@ -120,10 +124,16 @@ class AccessRequestAdmin(OwnAdmin):
     def state(self, asked: AccessRequest) -> str:
         return asked.state
 
+    @display(description="networks")
+    def carries(self, asked: AccessRequest) -> str:
+        return ", ".join(asked.networks) or "everything"
+
     @display(description="grant")
-    def grant(self, asked: AccessRequest) -> str:
+    def became(self, asked: AccessRequest) -> str:
         grant = getattr(asked, "grant", None)
-        return f"{grant.pk}: until {grant.until:%Y-%m-%d %H:%M}" if grant else "none"
+        if grant is None:
+            return "none"
+        return format_html('<a href="{}">until {}</a>', page_of(grant), timezone.localtime(grant.until).strftime(DAY))
 
     @action(description="Approve", icon="check", permissions=["operate"])
     def approve(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -133,8 +143,9 @@ class AccessRequestAdmin(OwnAdmin):
             return page_of(requests.approve_request(actor=request.user, request=asked, **values))
 
         is_first = asked.place.needs_second and asked.first_approved_at is None
-        text = f"{asked.duration} from now on. {asked.asked_by} says: {asked.reason}."
-        text += " A second operator has to agree before it holds." if is_first else ""
+        text = f"To {self.carries(asked)}, {asked.hours or 'at all hours'}, for {duration_string(asked.duration)} from "
+        text += "the second operator's approval on" if is_first else "now on"
+        text += f". {asked.asked_by} says: {asked.reason}"
         return self.ask(request, asked, perform, title=f"Let {asked}?", text=text, button="Approve")
 
     @action(description="Deny", icon="close", permissions=["operate"], variant="danger")

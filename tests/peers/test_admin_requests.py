@@ -77,7 +77,23 @@ def test_a_person_asks_and_an_operator_approves_on_the_pages(
     grant = Grant.objects.get()
     page = own.get(page_of(grant)).content.decode()
     assert all(text in page for text in (f"Request {asked.pk}", "charlie", "deploys", "approved", ">bob<"))
-    assert own.get(page_of(asked)).status_code == 200
+    assert page_of(grant) in own.get(page_of(asked)).content.decode()
+
+
+def test_the_first_page_says_who_waits_for_an_answer_and_the_question_what_for(bob: User, staging: Environment) -> None:
+    values: dict[str, Any] = {"reason": "<b>deploys</b>", "networks": ["10.0.0.0/8"], "hours": "mon-fri 08:00-18:00"}
+    asked = request_access(
+        actor=SYSTEM, person=make_person("Ann"), environment=staging, duration=dt.timedelta(days=3), **values
+    )
+    client = browser(bob)
+    first = client.get("/admin/").content.decode()
+    assert (page_of(asked) in first, "&lt;b&gt;deploys&lt;/b&gt;" in first) == (True, True)
+    page = client.get(act_on(asked, "approve")).content.decode()
+    assert "To 10.0.0.0/8, mon-fri 08:00-18:00, for 3 00:00:00 from now on. Console says: &lt;b&gt;" in page
+    Environment.objects.filter(pk=staging.pk).update(needs_second=True)
+    assert "from the second operator&#x27;s approval on" in client.get(act_on(asked, "approve")).content.decode()
+    approve_request(actor=bob, request=asked)
+    assert page_of(asked) not in client.get("/admin/").content.decode()
 
 
 def test_a_grant_tells_its_story_also_after_it_has_moved(bob: User, staging: Environment) -> None:
