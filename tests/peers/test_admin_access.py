@@ -173,7 +173,7 @@ def test_an_operator_of_elsewhere_is_told_why_not(
     assert rows() == before
     give_role(actor=SYSTEM, user=bob, name=Role.Name.AUDITOR, environment=production)
     before = rows()
-    assert errors_of(client.post(path, data)) == {"__all__": ["bob is not an operator of production."]}
+    assert errors_of(client.post(path, data)) == {"__all__": ["bob is neither operator nor helpdesk of production."]}
     assert rows() == before
     assert browser(alice).post(path, data).status_code == 302
 
