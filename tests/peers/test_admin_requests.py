@@ -263,7 +263,8 @@ def test_a_decision_needs_the_csrf_token(bob: User, staging: Environment) -> Non
 
 def test_two_approvals_are_an_administrator_s_choice(alice: User, bob: User, staging: Environment) -> None:
     path = reverse("admin:fleet_environment_change", args=[staging.pk])
-    values = {"description": "", "address_rest": "1 00:00:00", "needs_second": "on", "reason": "careful"}
+    rests = {"address_rest": "1 00:00:00", "warn_before": "7 00:00:00"}
+    values = {"description": "", **rests, "needs_second": "on", "reason": "careful"}
     assert browser(bob).post(path, values).status_code == 403
     assert browser(alice).post(path, values).status_code == 302
     assert Environment.objects.get(pk=staging.pk).needs_second
