@@ -1,7 +1,7 @@
 """What there is and who runs it. Rows of people's choices; what was seen lives in ServerStatus."""
 
 import datetime as dt
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from django.contrib.auth.models import AbstractUser
 from django.core.validators import MaxValueValidator, MinValueValidator
@@ -267,6 +267,11 @@ class Pool(models.Model):
     def __str__(self) -> str:
         return f"{self.name} on {self.server}"
 
+    def network(self, family: str) -> pools.Network | None:
+        """Of `ipv4` or `ipv6`; None where it has none."""
+        text = getattr(self, family)
+        return ip_network(text) if text else None
+
 
 class AddressRange(models.Model):
     """Addresses taken on one server, from `first` to `last` as 32 hex digits. Released once their rest is over."""
@@ -302,8 +307,11 @@ class AddressRange(models.Model):
         ]
 
     def __str__(self) -> str:
-        first, last = pools.from_hex(self.first), pools.from_hex(self.last)
-        return f"{first}/{first.max_prefixlen}" if first == last else f"{first} to {last}"
+        return pools.name_of(self.span)
+
+    @property
+    def span(self) -> pools.Span:
+        return int(self.first, 16), int(self.last, 16)
 
     @property
     def is_ipv4(self) -> bool:

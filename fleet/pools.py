@@ -1,7 +1,7 @@
 """Pure address arithmetic: both families in one ordered space of 32 hex digits, and the next free address."""
 
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -10,9 +10,12 @@ MAPPED = 0xFFFF << 32
 
 
 class PoolExhausted(Exception):
-    """No address of the pool is free; the message says which pool and how to go on."""
+    """No address of the pool is free; the message says which pool of which server, and how to go on."""
 
-    server_id = 0
+    def __init__(self, server_id: int, pool: str, server: str) -> None:
+        mend = "widen it, or wait until released ones have rested"
+        super().__init__(f"Pool {pool} of {server} has no free address: {mend}.")
+        self.server_id = server_id
 
 
 def to_hex(address: Address) -> str:
@@ -33,24 +36,78 @@ def gateway(pool: Network) -> Address:
     return pool.network_address + 1
 
 
-def bounds(pool: Network) -> tuple[int, int]:
-    """First and last address that a peer may have; network, gateway and (IPv4) broadcast are left out."""
-    first = int(pool.network_address) + 2
-    last = int(pool.broadcast_address) - (1 if pool.version == 4 else 0)
-    return first, last
+Span = tuple[int, int]  # first and last, as numbers of the one ordered space
 
 
-def free_addresses(pool: Network, taken: Iterable[tuple[str, str]]) -> Iterator[Address]:
-    """Free addresses in rising order; `taken` are (first, last) as hex. Ends with PoolExhausted."""
-    make = IPv4Address if pool.version == 4 else IPv6Address
-    candidate, last = bounds(pool)
-    for low, high in _within(pool, taken):
-        yield from (make(number) for number in range(candidate, min(low, last + 1)))
+def span_of(network: Network) -> Span:
+    """All addresses of a network."""
+    return int(to_hex(network[0]), 16), int(to_hex(network[-1]), 16)
+
+
+def usable(pool: Network, part: Network | None = None) -> Span:
+    """What may be given of a pool, or of a part of it: all but the pool's network address and (IPv4) broadcast."""
+    first, last = span_of(pool)
+    room = first + 1, last - (1 if pool.version == 4 else 0)
+    low, high = span_of(part) if part else room
+    return max(low, room[0]), min(high, room[1])
+
+
+def size_of(span: Span) -> int:
+    return max(0, span[1] - span[0] + 1)
+
+
+def meet(one: Span, other: Span) -> Span:
+    """What both hold; its size may be nothing."""
+    return max(one[0], other[0]), min(one[1], other[1])
+
+
+def free_addresses(room: Span, taken: Iterable[Span]) -> Iterator[int]:
+    """Free addresses of `room` in rising order; `taken` rises by the first address, and may overlap."""
+    candidate, last = room
+    for low, high in taken:
+        if low > last:
+            break
+        yield from range(candidate, low)
         candidate = max(candidate, high + 1)
-    yield from (make(number) for number in range(candidate, last + 1))
-    raise PoolExhausted(f"Pool {pool} has no free address: widen it, or wait until released ones have rested.")
+    yield from range(candidate, last + 1)
 
 
-def _within(pool: Network, taken: Iterable[tuple[str, str]]) -> list[tuple[int, int]]:
-    ranges = [(from_hex(low), from_hex(high)) for low, high in taken]
-    return sorted((int(low), int(high)) for low, high in ranges if low.version == pool.version)
+def is_widened(old: str, new: str) -> bool:
+    """Whether the new pool holds all of the old one, and more."""
+    before, after = ip_network(old), ip_network(new)
+    if isinstance(before, IPv4Network):
+        return isinstance(after, IPv4Network) and before != after and before.subnet_of(after)
+    return isinstance(after, IPv6Network) and before != after and before.subnet_of(after)
+
+
+def holds(outer: Network, inner: Network) -> bool:
+    """As `subnet_of`, for networks of either family."""
+    low, high = span_of(outer)
+    first, last = span_of(inner)
+    return low <= first and last <= high
+
+
+class BadRange(Exception):
+    """What was typed is no range of addresses; the message names the mend."""
+
+
+def parse_range(text: str) -> Span:
+    """`10.1.0.7`, `10.1.0.0/28` or `10.1.0.7-10.1.0.19`, in either family."""
+    first, dash, last = (part.strip() for part in text.partition("-"))
+    try:
+        if dash:
+            low, high = ip_address(first), ip_address(last)
+            span = int(to_hex(low), 16), int(to_hex(high), 16)
+        else:
+            span = span_of(ip_network(first))
+    except ValueError as error:
+        raise BadRange(f"{error}. Give an address, a network, or first-last, such as 10.1.0.7-10.1.0.19.") from None
+    if dash and (low.version != high.version or span[0] > span[1]):
+        raise BadRange(f"Give the lower address first, and both of one family: {text!r} is no range.")
+    return span
+
+
+def name_of(span: Span) -> str:
+    """`10.1.0.7/32`, or `10.1.0.7 to 10.1.0.19`."""
+    first, last = (from_hex(f"{number:032x}") for number in span)
+    return f"{first}/{first.max_prefixlen}" if first == last else f"{first} to {last}"

@@ -17,9 +17,10 @@ from fleet.models import Bastion, Environment, Placement, Role, Server, ServerSt
 Row = TypeVar("Row", Environment, Server, Role)
 
 # What a running interface has from these is set when it is enrolled; a change here alone would be a lie.
-FIXED_ONCE_ENROLLED = {"interface", "ipv4_pool", "ipv6_pool", "listen_port", "mtu", "forward"}
+FIXED_ONCE_ENROLLED = {"interface", "listen_port", "mtu", "forward"}
 CHANGEABLE = {
     *("host", "ssh_port", "ssh_user", "bastion", "endpoint_host", "dns", "is_observe_only"),
+    *("ipv4_pool", "ipv6_pool"),  # widened alone, once it is enrolled
     *FIXED_ONCE_ENROLLED,
 }
 
@@ -151,14 +152,13 @@ def end_role(*, actor: Actor, role: Role) -> Role:
 def _change(verb: Verb, actor: Actor, row: Row, reason: str, values: dict[str, Any], environment: str) -> Row:
     before = copy.copy(row)
     with act(verb, actor=actor, reason=reason) as this:
-        if isinstance(row, Server):
-            lock_servers([row.pk])
+        locked: list[Server] = lock_servers([row.pk]) if isinstance(row, Server) else []
         for name, value in values.items():
             setattr(row, name, value)
         row.full_clean()
         row.save(update_fields=list(values))
         this.on(row, before=before, environment=environment)
-        if isinstance(row, Server) and isinstance(before, Server):
-            addresses.follow_pools(before, row)
+        if isinstance(row, Server):
+            addresses.follow_pools(locked[0], row)
             mark_changed([row.pk])
     return row

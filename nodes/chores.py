@@ -7,7 +7,7 @@ from functools import partial
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
-from fleet.addresses import release_ranges
+from fleet.addresses import has_confirmed, release_ranges
 from fleet.models import AddressRange
 from nodes.crew import Crew
 from nodes.enrol import fail, run_enrolment
@@ -47,17 +47,18 @@ def do_chores(crew: Crew) -> "list[Future[None]]":
 
 
 def release_rested() -> int:
-    """Addresses whose rest is over and whose peer was seen gone may be given to another peer."""
+    """Addresses whose rest is over, and whose peer or route was seen gone, may be given to another peer."""
     now = timezone.now()
     resting = AddressRange.objects.filter(released_at=None).exclude(freed_at=None)
     held = Peer.objects.filter(Q(ipv4=OuterRef("pk")) | Q(ipv6=OuterRef("pk")), gone_at=None)
     gone = resting.filter(~Exists(held))
-    rested = [row.pk for row in gone.select_related("server__environment") if _has_rested(row, now)]
+    rested = [row.pk for row in gone.select_related("server__environment", "server__status") if _has_rested(row, now)]
     return release_ranges(rested, now)
 
 
 def _has_rested(row: AddressRange, now: dt.datetime) -> bool:
-    return row.freed_at is not None and row.freed_at + row.server.environment.address_rest <= now
+    is_over = row.freed_at is not None and row.freed_at + row.server.environment.address_rest <= now
+    return is_over and (row.kind != AddressRange.Kind.ROUTED or has_confirmed(row.server))
 
 
 def forget() -> None:

@@ -13,6 +13,7 @@ from fleet.sealing import SealBroken
 from nodes.models import ReviewItem
 from nodes.state import Content, Desired, InterfaceState, PeerState, Removal
 from peers.models import Peer, Receipt, Tombstone
+from peers.selectors import routed_networks
 from peers.suspending import kept_out
 
 
@@ -43,15 +44,18 @@ def _peers(server_id: int, shut: Collection[UUID]) -> dict[str, PeerState]:
     dead = Tombstone.objects.filter(public_key=OuterRef("device__public_key"))
     rows = Peer.objects.filter(~Exists(dead), server=server_id, ended_at=None, device__revoked_at=None)
     old = Case(When(replaces__ended_at=None, then=F("replaces__device__public_key")))
-    columns = ("id", "device__public_key", "preshared_key", "ipv4__first", "ipv6__first", "expires_at", "windows")
+    columns = ("id", "device", "device__public_key", "preshared_key", "ipv4__first", "ipv6__first")
+    networks = routed_networks(server_id)
     found = {}
-    for pk, key, sealed, four, six, expires_at, windows, replaces in rows.values_list(*columns, old):
+    read = rows.values_list(*columns, "expires_at", "windows", old)
+    for pk, device, key, sealed, four, six, expires_at, windows, replaces in read:
         if pk not in shut:
             psk = _preshared_key(sealed_keys, sealed, pk)
-            addresses = f"{from_hex(four)}/32", f"{from_hex(six)}/128"
+            fours = sorted([f"{from_hex(four)}/32", *networks.get((device, 4), ())])
+            sixes = sorted([f"{from_hex(six)}/128", *networks.get((device, 6), ())])
             expiry = int(expires_at.timestamp()) if expires_at else None
             open_in = None if windows is None else tuple((begin, end) for begin, end in windows)
-            found[key] = PeerState(key, psk, addresses, expiry, replaces, open_in)
+            found[key] = PeerState(key, psk, (*fours, *sixes), expiry, replaces, open_in)
     return found
 
 

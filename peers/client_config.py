@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_network
+
+from fleet.pools import holds
 
 EVERYTHING = ("0.0.0.0/0", "::/0")
 PASTE = "PASTE-THE-PRIVATE-KEY-OF-THIS-DEVICE-HERE"
@@ -33,6 +36,12 @@ class ClientConfig:
             ("PersistentKeepalive", "25"),
         ]
         return _section("Interface", interface) + "\n" + _section("Peer", peer)
+
+
+def without_own(networks: Sequence[str], own: Sequence[str]) -> list[str]:
+    """What a site's peer reaches through its tunnel: what is granted, but for what lies behind itself."""
+    mine = [ip_network(text) for text in own]
+    return [text for text in networks if not any(holds(site, ip_network(text)) for site in mine)]
 
 
 def _section(name: str, lines: list[tuple[str, str]]) -> str:

@@ -1,16 +1,16 @@
 """New Peers: which addresses they get, and their preshared keys."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
-from fleet.addresses import take_addresses
+from fleet.addresses import open_pools, take_addresses
 from fleet.keyrings import PRESHARED_KEYS, sealer
 from fleet.models import Server
-from fleet.pools import PoolExhausted
 from peers.entitlement import Spot, Terms
 from peers.keys import new_preshared_key
-from peers.models import Device, Peer, PeerStatus
+from peers.models import Device, Peer, PeerStatus, StaticAddress
 
 
 def issue_peers(
@@ -26,14 +26,15 @@ def issue_peers(
     by_server: defaultdict[int, list[Peer]] = defaultdict(list)
     replaced = {device.pk: device.replaces_id for device in devices}
     there = dict(live)
+    pools: dict[UUID, str] = {}
     for (device_id, server_id), terms in sorted(wanted.items(), key=lambda item: item[0]):
         peer = Peer(device_id=device_id, server_id=server_id, issued_by=issued_by, **values_of(terms))
         peer.replaces = there.get((replaced[device_id] or 0, server_id))
         there[device_id, server_id] = peer
         by_server[server_id].append(peer)
-    for server_id, peers in by_server.items():
-        _address(servers[server_id], peers)
-    _save([peer for peers in by_server.values() for peer in peers])
+        pools[peer.pk] = terms.pool
+    _address(by_server, servers, pools)
+    save_peers([peer for peers in by_server.values() for peer in peers])
 
 
 def values_of(terms: Terms) -> dict[str, Any]:
@@ -47,20 +48,37 @@ def values_of(terms: Terms) -> dict[str, Any]:
     }
 
 
-def _address(server: Server, peers: list[Peer]) -> None:
-    try:
-        fresh = iter(take_addresses(server, sum(peer.replaces is None for peer in peers)))
-    except PoolExhausted as error:
-        error.server_id = server.pk
-        raise
-    for peer in peers:
-        if peer.replaces:
-            peer.ipv4_id, peer.ipv6_id = peer.replaces.ipv4_id, peer.replaces.ipv6_id
-        else:
-            peer.ipv4, peer.ipv6 = next(fresh)
+def _address(by_server: Mapping[int, Sequence[Peer]], servers: Mapping[int, Server], pools: Mapping[UUID, str]) -> None:
+    """A device's own addresses where it has some, the replaced peer's where there is one, else free ones."""
+    named = open_pools(by_server)
+    own = _own_addresses(by_server)
+    for server_id, peers in by_server.items():
+        new = [peer for peer in peers if peer.replaces is None]
+        for peer in new:
+            peer.ipv4_id, peer.ipv6_id = own.get((peer.device_id, server_id), (None, None))  # type: ignore[assignment]
+        fours = [peer for peer in new if peer.ipv4_id is None]
+        sixes = [peer for peer in new if peer.ipv6_id is None]
+        asked = [pools[peer.pk] for peer in fours], [pools[peer.pk] for peer in sixes]
+        found4, found6 = take_addresses(servers[server_id], *asked, named[server_id])
+        for peer, row in zip(fours, found4, strict=True):
+            peer.ipv4 = row
+        for peer, row in zip(sixes, found6, strict=True):
+            peer.ipv6 = row
+        for peer in peers:
+            if peer.replaces:
+                peer.ipv4_id, peer.ipv6_id = peer.replaces.ipv4_id, peer.replaces.ipv6_id
 
 
-def _save(peers: list[Peer]) -> None:
+def _own_addresses(by_server: Mapping[int, Sequence[Peer]]) -> dict[Spot, tuple[int | None, int | None]]:
+    """(IPv4, IPv6) ranges of those devices that have some there."""
+    devices = {peer.device_id for peers in by_server.values() for peer in peers}
+    rows = StaticAddress.objects.filter(device__in=devices, server__in=by_server, ended_at=None)
+    found = rows.values_list("device", "server", "ipv4", "ipv6")
+    return {(device, server): (four, six) for device, server, four, six in found}
+
+
+def save_peers(peers: Sequence[Peer]) -> None:
+    """With a new preshared key each."""
     if not peers:
         return
     sealing = sealer(PRESHARED_KEYS)

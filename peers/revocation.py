@@ -11,6 +11,7 @@ from audit.verbs import Verb
 from fleet.access import may_help, require_helpdesk
 from fleet.changes import DRAIN_REVOCATIONS, hint, lock_servers, raise_generation
 from fleet.models import Environment, Server
+from peers.inheriting import hand_on_or_end
 from peers.keys import BadKey, parse_public_key
 from peers.models import Device, Peer, Person, Receipt, Revocation, Tombstone
 from peers.settle import Ending, end_peers, lock_keys
@@ -126,6 +127,7 @@ def _kill(row: Revocation, keys: list[str], this: Act) -> set[int]:
     touched = {peer.server_id for peer in live}
     lock_servers(touched)
     end_peers(live, this=this, ending=Ending(Peer.End.REVOKED, is_decided=True), now=now)
+    hand_on_or_end(devices, now)
     held = {(peer.server_id, peer.device.public_key) for peer in peers}
     unknown = set(keys) - {device.public_key for device in devices}
     if unknown:

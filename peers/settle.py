@@ -6,13 +6,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from django.db import connection
-from django.db.models import Q
 from django.utils import timezone
 
 from audit.services import Act
-from fleet.addresses import free_ranges
 from fleet.changes import lock_servers, mark_changed
 from peers.entitlement import Spot, Terms, wanted_peers
+from peers.holders import free_left
 from peers.issuing import issue_peers, values_of
 from peers.models import Device, Peer, Person
 from peers.rights import rights_of
@@ -132,10 +131,14 @@ def _change_terms(to_change: dict[Terms, list[Peer]]) -> set[int]:
 
 
 def end_peers(peers: Collection[Peer], *, this: Act, ending: Ending, now: dt.datetime) -> None:
-    """These peers end now; their addresses begin to rest, but for those that a new key has taken over."""
+    """These peers end now; their addresses begin to rest, but for those that a new key has taken over, and those that
+    are their device's own."""
+    mark_ended(peers, this=this, ending=ending, now=now)
+    free_left({pk for peer in peers for pk in (peer.ipv4_id, peer.ipv6_id)}, now)
+
+
+def mark_ended(peers: Collection[Peer], *, this: Act, ending: Ending, now: dt.datetime) -> None:
+    """The same, where the caller sees to the addresses."""
     Peer.objects.filter(pk__in=[peer.pk for peer in peers], ended_at=None).update(
         ended_at=now, end=ending.end, ended_act=this.id, is_decided=ending.is_decided
     )
-    ranges = {pk for peer in peers for pk in (peer.ipv4_id, peer.ipv6_id)}
-    staying = Peer.objects.filter(Q(ipv4__in=ranges) | Q(ipv6__in=ranges), ended_at=None)
-    free_ranges(ranges - {pk for pair in staying.values_list("ipv4", "ipv6") for pk in pair}, now)
