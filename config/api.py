@@ -6,6 +6,13 @@ from rest_framework.routers import DefaultRouter
 
 from fleet.api import BastionViewSet, EnvironmentViewSet, ScopedEventViewSet
 from nodes.api import EnrolmentViewSet, HoldViewSet, NodeServerViewSet, PlanRequestViewSet, ReviewItemViewSet
+from peers.api.addresses import (
+    AddressRangeViewSet,
+    PoolViewSet,
+    ReservationViewSet,
+    RoutedNetworkViewSet,
+    StaticAddressViewSet,
+)
 from peers.api.people import DeviceViewSet, GrantViewSet, PeerViewSet, PersonViewSet, RevocationViewSet
 from peers.api.questions import QuestionViewSet
 from peers.api.requests import AccessRequestViewSet
@@ -20,6 +27,11 @@ router.register("grants", GrantViewSet, "grant")
 router.register("peers", PeerViewSet, "peer")
 router.register("access-requests", AccessRequestViewSet, "access-request")
 router.register("revocations", RevocationViewSet, "revocation")
+router.register("address-ranges", AddressRangeViewSet, "address-range")
+router.register("reservations", ReservationViewSet, "reservation")
+router.register("pools", PoolViewSet, "pool")
+router.register("static-addresses", StaticAddressViewSet, "static-address")
+router.register("routed-networks", RoutedNetworkViewSet, "routed-network")
 router.register("enrolments", EnrolmentViewSet, "enrolment")
 router.register("plan-requests", PlanRequestViewSet, "plan-request")
 router.register("holds", HoldViewSet, "hold")

@@ -133,6 +133,7 @@ RECORDED = {
     "fleet.Bastion": "name host ssh_port ssh_user host_key",
     "fleet.Server": "name environment host ssh_port ssh_user bastion host_key interface endpoint_host listen_port "
     "public_key ipv4_pool ipv6_pool dns mtu forward is_observe_only epoch enrolled_at",
+    "fleet.Pool": "server name ipv4 ipv6 ended_at",
     "peers.Person": "name email kind user left_at",
     "peers.Device": "person name public_key revoked_at",
     "peers.Team": "name description ended_at",
@@ -242,6 +243,15 @@ UNFOLD = {
                     _question("What one person has", "person_search", "person"),
                     _question("What reaches a network", "hub", "reach"),
                     _question("Where it was seen", "manage_search", "traces"),
+                ],
+            },
+            {
+                "title": "Addresses",
+                "items": [
+                    _page("Addresses", "pin", "fleet_addressrange"),
+                    _page("Named pools", "lists", "fleet_pool"),
+                    _page("Static addresses", "keep", "peers_staticaddress"),
+                    _page("Routed networks", "route", "peers_routednetwork"),
                 ],
             },
             {

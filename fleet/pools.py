@@ -1,7 +1,7 @@
 """Pure address arithmetic: both families in one ordered space of 32 hex digits, and the next free address."""
 
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -93,18 +93,23 @@ class BadRange(Exception):
 
 def parse_range(text: str) -> Span:
     """`10.1.0.7`, `10.1.0.0/28` or `10.1.0.7-10.1.0.19`, in either family."""
-    first, dash, last = (part.strip() for part in text.partition("-"))
     try:
-        if dash:
-            low, high = ip_address(first), ip_address(last)
-            span = int(to_hex(low), 16), int(to_hex(high), 16)
-        else:
-            span = span_of(ip_network(first))
+        parts = [ip_network(part.strip()) for part in text.split("-")]
     except ValueError as error:
-        raise BadRange(f"{error}. Give an address, a network, or first-last, such as 10.1.0.7-10.1.0.19.") from None
-    if dash and (low.version != high.version or span[0] > span[1]):
-        raise BadRange(f"Give the lower address first, and both of one family: {text!r} is no range.")
-    return span
+        raise BadRange(f"{error}. {AS}") from None
+    spans = [span_of(part) for part in parts]
+    if any(part.version == 6 and span[1] >> 32 == 0xFFFF for part, span in zip(parts, spans, strict=True)):
+        raise BadRange("This is an IPv4 address inside IPv6: write it as IPv4.")
+    if "%" in text:
+        raise BadRange("Leave out the zone: these are no addresses of one link.")
+    first, last = spans[0][0], spans[-1][1]
+    whole = len(parts) == 1 or (len(parts) == 2 and all(low == high for low, high in spans))
+    if not whole or first > last or len({part.version for part in parts}) > 1:
+        raise BadRange(f"The lower address comes first, and both are of one family. {AS}")
+    return first, last
+
+
+AS = "Give an address, a network, or first-last, such as 10.1.0.7-10.1.0.19."
 
 
 def name_of(span: Span) -> str:

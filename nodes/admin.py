@@ -22,6 +22,7 @@ from nodes.forms import DecisionForm, EnrolForm
 from nodes.models import Enrolment, Hold, PlanRequest, ReviewItem, Run
 from nodes.reviews import decide_review
 from peers.access import visible_peers
+from peers.rooms import rooms_of
 
 SHOWN = 500  # peers of a hold on one page; the event that caused it names all
 
@@ -46,6 +47,7 @@ class NodeServerAdmin(ServerAdmin):
             "enrolment": enrolment,
             "is_waiting": enrolment is not None and enrolment.finished_at is None,
             "runs": obj.runs.all()[:5],
+            "rooms": rooms_of(obj),
         }
 
     @action(description="Enrol", icon="add_link", permissions=["operate"])

@@ -6,9 +6,21 @@ from django.core.exceptions import ValidationError
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from fleet.models import Environment, Server, User
+from fleet.models import AddressRange, Environment, Pool, Server, User
 from fleet.scope import scope_of, visible_environments, visible_servers
-from peers.models import AccessRequest, Device, Grant, Peer, Person, Receipt, Revocation, Team
+from peers.holders import with_holders
+from peers.models import (
+    AccessRequest,
+    Device,
+    Grant,
+    Peer,
+    Person,
+    Receipt,
+    Revocation,
+    RoutedNetwork,
+    StaticAddress,
+    Team,
+)
 from peers.rights import open_memberships
 
 
@@ -110,3 +122,21 @@ def visible_revocations(user: object) -> QuerySet[Revocation]:
     receipts = Receipt.objects.filter(revocation=OuterRef("pk"))
     is_own = Q(revoked_by=str(user)) & ~Exists(receipts)
     return rows.filter(Exists(receipts.filter(server__environment__in=sees)) | is_own)
+
+
+def visible_ranges(user: object) -> QuerySet[AddressRange]:
+    return scope_of(user).of(with_holders(AddressRange.objects.all()), "server__environment")
+
+
+def visible_pools(user: object) -> QuerySet[Pool]:
+    return scope_of(user).of(Pool.objects.select_related("server__environment"), "server__environment")
+
+
+def visible_static_addresses(user: object) -> QuerySet[StaticAddress]:
+    rows = StaticAddress.objects.select_related("device__person", "server__environment", "ipv4", "ipv6")
+    return scope_of(user).of(rows, "server__environment")
+
+
+def visible_routed_networks(user: object) -> QuerySet[RoutedNetwork]:
+    rows = RoutedNetwork.objects.select_related("device__person", "server__environment", "range")
+    return scope_of(user).of(rows, "server__environment")

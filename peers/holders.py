@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Collection
+from ipaddress import ip_network
 
 from django.core.exceptions import ValidationError
 from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
@@ -9,11 +10,25 @@ from django.utils import timezone
 
 from fleet.addresses import free_ranges, has_confirmed, release_ranges, within
 from fleet.models import AddressRange, Server
-from fleet.pools import Span
+from fleet.pools import Span, span_of
 from peers.models import Device, Peer, RoutedNetwork, StaticAddress
 
 Kind = AddressRange.Kind
 NAMED = 3  # of what is in the way
+
+
+def lies_in(text: str) -> Q:
+    """Ranges that hold an address, or meet a network; ValueError where it is neither."""
+    network = ip_network(text)
+    first, last = (f"{number:032x}" for number in span_of(network))
+    return Q(first__lte=last, last__gte=first)
+
+
+STATES = {
+    "taken": Q(freed_at=None),
+    "resting": Q(freed_at__isnull=False, released_at=None),
+    "released": Q(released_at__isnull=False),
+}
 
 
 def with_holders(rows: QuerySet[AddressRange]) -> QuerySet[AddressRange]:

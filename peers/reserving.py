@@ -32,7 +32,8 @@ def reserve_addresses(*, actor: Actor, server: Server, addresses: str, reason: s
             raise ValidationError({"addresses": f"Give addresses of the server's pools: {pools[0]} and {pools[1]}."})
         refuse_taken(row.server, span, "addresses")
         row.save(force_insert=True)
-        this.on(row, environment=server.environment.name, label=f"{row} on {server}")
+        changes = {"reserved": ["", reason]}
+        this.on(row, changes=changes, environment=server.environment.name, label=f"{row} on {server}")
     return row
 
 

@@ -98,7 +98,7 @@ def _refuse_ways_there(server: Server, network: Network) -> None:
 
 
 def _overlap(one: Network, other: Network) -> bool:
-    return size_of(meet(span_of(one), span_of(other))) > 0
+    return one.version == other.version and size_of(meet(span_of(one), span_of(other))) > 0
 
 
 def _take(row: RoutedNetwork, network: Network) -> AddressRange:

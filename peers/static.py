@@ -2,7 +2,6 @@
 
 import copy
 import uuid
-from ipaddress import ip_address
 
 from django.core.exceptions import ValidationError
 from django.utils import timezone
@@ -12,7 +11,7 @@ from audit.verbs import Verb
 from fleet.access import require_operator
 from fleet.changes import lock_servers, mark_changed
 from fleet.models import AddressRange, Server
-from fleet.pools import BadRange, meet, parse_range, usable
+from fleet.pools import BadRange, from_hex, meet, parse_range, usable
 from peers.holders import free_left, refuse_taken, take_back
 from peers.inheriting import let_go
 from peers.issuing import save_peers
@@ -36,7 +35,7 @@ def assign_address(
             raise ValidationError({"ipv4": "Give an IPv4 address, an IPv6 address, or both."})
         lock_live(device)
         row.server = lock_servers([server.pk])[0]
-        row.clean_fields(exclude=["server", "device"])
+        row.clean_fields(exclude=["server", "device", *FAMILIES])
         _refuse_second(row)
         live = Peer.objects.filter(device=device, server=server, ended_at=None).first()
         for name, text in asked.items():
@@ -78,11 +77,10 @@ def _take(row: StaticAddress, name: str, text: str, live: Peer | None) -> Addres
     """A range of its own, or the one that its peer has."""
     pool = row.server.pool4 if name == "ipv4" else row.server.pool6
     try:
-        address = ip_address(text)
         span = parse_range(text)
-    except (ValueError, BadRange):
+    except BadRange:
         raise ValidationError({name: f"{text!r} is not an address: give one of {pool}."}) from None
-    if str(address) != text or meet(span, usable(pool)) != span:
+    if str(from_hex(f"{span[0]:032x}")) != text or meet(span, usable(pool)) != span:
         raise ValidationError({name: f"Give an address that a peer may have out of {pool}, such as {pool[2]}."})
     own = getattr(live, name) if live else None
     if own and own.span == span:

@@ -11,16 +11,16 @@ from django.db import connection
 from django.utils import timezone
 
 from audit.services import SYSTEM, Actor
-from fleet import rotation, tokens
+from fleet import named_pools, rotation, tokens
 from fleet import services as fleet
 from fleet.keyrings import PRESHARED_KEYS
-from fleet.models import ApiToken, Environment, Role, Server, User
+from fleet.models import AddressRange, ApiToken, Environment, Pool, Role, Server, User
 from nodes.models import HeldPush, Hold, ReviewItem
 from nodes.reviews import decide_review
 from nodes.services import approve_hold, request_enrolment
-from peers import granting, linking, requests, revocation
+from peers import granting, linking, requests, reserving, revocation, routing, static
 from peers import services as people
-from peers.models import AccessRequest, Device, Grant, Peer, Person
+from peers.models import AccessRequest, Device, Grant, Peer, Person, RoutedNetwork, StaticAddress
 from tests.build import make_device, make_grant, make_person, make_request, make_review, make_server, new_public_key
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGPHsUrqbpUg/9ZfP1jI0tuLQCkmVpXySYcqc3ROLWSe"
@@ -44,6 +44,10 @@ class World:
     leaver: User
     role: Role
     token: ApiToken
+    pool: Pool
+    reservation: AddressRange
+    static: StaticAddress
+    route: RoutedNetwork
 
 
 def make_world(environment: Environment) -> World:
@@ -61,7 +65,19 @@ def make_world(environment: Environment) -> World:
     fleet.disable_user(actor=SYSTEM, user=leaver, reason=WHY)
     role = fleet.give_role(actor=SYSTEM, user=user, name=Role.Name.AUDITOR, environment=environment)
     token, _ = tokens.add_token(actor=SYSTEM, user=user, name=f"t-{environment}", scope=ApiToken.Scope.READ)
-    return World(environment, server, person, device, grant, request, hold, review, user, leaver, role, token)
+    own = _addresses(server, make_device(person, "router"))
+    return World(environment, server, person, device, grant, request, hold, review, user, leaver, role, token, *own)
+
+
+def _addresses(server: Server, router: Device) -> tuple[Pool, AddressRange, StaticAddress, RoutedNetwork]:
+    """A named pool, a reservation, and what a second device of the person has for itself."""
+    asked: dict[str, Any] = {"actor": SYSTEM, "server": server, "reason": WHY}
+    return (
+        named_pools.add_pool(actor=SYSTEM, server=server, name="contractors", ipv4=f"{server.pool4[1024]}/24"),
+        reserving.reserve_addresses(addresses=f"{server.pool4[60]}-{server.pool4[69]}", **asked),
+        static.assign_address(device=router, ipv4=str(server.pool4[99]), **asked),
+        routing.route_network(device=router, network="192.168.7.0/24", **asked),
+    )
 
 
 @dataclass(frozen=True)
@@ -176,6 +192,63 @@ ACTS = [
         reason=WHY,
         says=WHY,
         who="admin",
+    ),
+    _asked(
+        "pool.add",
+        lambda w: f"temps on {w.server}",
+        named_pools.add_pool,
+        server=lambda w: w.server,
+        name="temps",
+        ipv4=lambda w: f"{w.server.pool4[2048]}/24",
+    ),
+    _asked("pool.end", lambda w: str(w.pool), named_pools.end_pool, pool=lambda w: w.pool, reason=WHY, says=WHY),
+    _asked(
+        "address.reserve",
+        lambda w: f"{w.server.pool4[77]}/32 on {w.server}",
+        reserving.reserve_addresses,
+        server=lambda w: w.server,
+        addresses=lambda w: str(w.server.pool4[77]),
+        reason=WHY,
+        says=WHY,
+    ),
+    _asked(
+        "address.release",
+        lambda w: f"{w.reservation} on {w.server}",
+        reserving.release_addresses,
+        reservation=lambda w: w.reservation,
+        reason=WHY,
+        says=WHY,
+    ),
+    _asked(
+        "static_address.add",
+        lambda w: f"static address of {w.device} on {w.server}",
+        static.assign_address,
+        device=lambda w: w.device,
+        server=lambda w: w.server,
+        ipv4=lambda w: str(w.server.pool4[78]),
+        reason=WHY,
+        says=WHY,
+    ),
+    _asked(
+        "static_address.end",
+        lambda w: str(w.static),
+        static.end_static_address,
+        static=lambda w: w.static,
+        reason=WHY,
+        says=WHY,
+    ),
+    _asked(
+        "routed_network.add",
+        lambda w: f"192.168.8.0/24 behind {w.device} on {w.server}",
+        routing.route_network,
+        device=lambda w: w.device,
+        server=lambda w: w.server,
+        network="192.168.8.0/24",
+        reason=WHY,
+        says=WHY,
+    ),
+    _asked(
+        "routed_network.end", lambda w: str(w.route), routing.end_route, route=lambda w: w.route, reason=WHY, says=WHY
     ),
     _asked("person.add", lambda w: "Erin", people.add_person, name="Erin", who="operator"),
     _asked(

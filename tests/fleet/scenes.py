@@ -1,14 +1,19 @@
 """A Console with a row of every kind, for the tests that open all of its pages."""
 
 import uuid
+from typing import Any
 
 from audit.services import SYSTEM
-from fleet.models import ApiToken, Bastion, Environment, Role, User
+from fleet.models import ApiToken, Bastion, Environment, Role, Server, User
+from fleet.named_pools import add_pool
 from fleet.services import add_bastion, give_role
 from fleet.tokens import add_token
 from nodes.models import Enrolment, HeldPush, Hold, PlanRequest, Run
 from peers.models import Device, Peer, Team
+from peers.reserving import reserve_addresses
 from peers.revocation import revoke_devices
+from peers.routing import route_network
+from peers.static import assign_address
 from peers.teams import add_team
 from tests.build import make_device, make_grant, make_person, make_request, make_review, make_server
 
@@ -22,6 +27,7 @@ def furnish(environment: Environment, user: User, count: int = 1) -> None:
         make_grant(person, environment)
         make_request(person, environment)
         make_device(person)
+        _address_all(server, make_device(person, "router"))
         add_team(actor=SYSTEM, name=f"team-{Team.objects.count()}")
         old = make_device(person, "old phone")
         revoke_devices(actor=SYSTEM, devices=[old], reason="lost")
@@ -32,6 +38,15 @@ def furnish(environment: Environment, user: User, count: int = 1) -> None:
         HeldPush.objects.create(hold=hold, server=server, removals=12, held=50)
         make_review(Peer.objects.filter(server=server, ended_at=None)[0])
         _people_of_the_console(environment, user)
+
+
+def _address_all(server: Server, router: Device) -> None:
+    four, six = server.pool4, server.pool6
+    asked: dict[str, Any] = {"actor": SYSTEM, "server": server, "reason": "a branch"}
+    reserve_addresses(addresses=f"{four[200]}-{four[210]}", **asked)
+    add_pool(actor=SYSTEM, server=server, name="contractors", ipv4=f"{four[1024]}/24", ipv6=f"{six[4096]}/116")
+    assign_address(device=router, ipv4=str(four[99]), **asked)
+    route_network(device=router, network="192.168.7.0/24", **asked)
 
 
 def _people_of_the_console(environment: Environment, user: User) -> None:

@@ -19,6 +19,7 @@ MODELS = sorted(admin.site._registry, key=lambda model: model._meta.label)
 ADDED = {
     *("fleet.ApiToken", "fleet.Bastion", "fleet.Environment", "fleet.Role", "fleet.Server", "fleet.User"),
     *("peers.AccessRequest", "peers.Device", "peers.Grant", "peers.Person"),
+    *("fleet.AddressRange", "fleet.Pool", "peers.RoutedNetwork", "peers.StaticAddress"),
 }
 SCRIPT = "<script>alert(1)</script>{{7*7}}{% debug %}"
 
@@ -41,6 +42,7 @@ def test_no_page_of_django_s_own_is_left_over() -> None:
         *("fleet.User", "nodes.Enrolment", "nodes.Hold", "nodes.PlanRequest", "nodes.ReviewItem", "nodes.Run"),
         *("peers.Device", "peers.Grant", "peers.Peer", "peers.Person", "peers.Revocation"),
         *("peers.AccessRequest", "peers.Team"),
+        *("fleet.AddressRange", "fleet.Pool", "peers.RoutedNetwork", "peers.StaticAddress"),
     }
 
 
