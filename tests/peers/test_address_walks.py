@@ -1,6 +1,7 @@
 """Whatever is asked for in whatever order: no address is anybody else's, and none that is kept back is given."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -64,7 +65,7 @@ class Walk:
     def check(self) -> None:
         rows = AddressRange.objects.filter(server=self.server, released_at=None).order_by("first")
         spans = [row.span for row in rows]
-        assert all(one[1] < other[0] for one, other in zip(spans, spans[1:], strict=False))
+        assert all(one[1] < other[0] for one, other in pairwise(spans))
         pool = span_of(Server.objects.get().pool4)
         assert all(pool[0] <= low and high <= pool[1] for low, high in spans if from_hex(f"{low:032x}").version == 4)
         live = list(Peer.objects.filter(ended_at=None).values_list("ipv4", "ipv6"))
