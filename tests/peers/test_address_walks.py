@@ -122,7 +122,7 @@ def begin(staging: Environment) -> Callable[[], Walk]:
     return lambda: Walk(staging)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.tuples(st.sampled_from(ASKED), st.integers(0, 47)), min_size=5, max_size=25))
 def test_no_walk_gives_an_address_that_is_taken_kept_back_or_resting(
     begin: Callable[[], Walk], steps: list[tuple[str, int]]
