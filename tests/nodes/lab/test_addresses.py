@@ -5,14 +5,18 @@ import time
 import pytest
 
 from audit.services import SYSTEM
-from fleet.models import Environment
+from fleet.models import Environment, ServerStatus
+from fleet.pools import PoolExhausted
+from fleet.services import change_server
 from peers.granting import end_grants
 from peers.models import Grant, Peer, RoutedNetwork
 from peers.routing import end_route, route_network
 from peers.static import assign_address
-from tests.build import make_grant
+from tests.build import make_grant, make_person
+from tests.fleet_in_lab import console, register, tunnel_file
 from tests.lab.lab import Lab
-from tests.nodes.lab.scene import Scene, Seat, contractor, scene
+from tests.nodes.lab.acts import enrolled, joined
+from tests.nodes.lab.scene import Scene, Seat, contractor, scene, wait_until_sent
 
 pytestmark = [pytest.mark.lab, pytest.mark.django_db(transaction=True)]
 
@@ -68,3 +72,33 @@ def test_a_static_address_survives_withdrawal_and_a_new_grant(lab: Lab, staging:
         assert Peer.objects.get(device=carol.device, ended_at=None).ipv4 == row.ipv4
         assert fleet.dump(0, carol.pair.public_key)[1].split(",")[0] == "10.1.9.9/32"
         assert ben.lost(began, time.monotonic()) == [0]
+
+
+def test_a_full_pool_is_widened_under_live_tunnels(lab: Lab, staging: Environment) -> None:
+    """D4."""
+    machine = lab.add_server()
+    with console(lab) as muster:
+        row = enrolled(muster, machine, staging, ipv4_pool="10.1.4.0/30", ipv6_pool="fd00:1::8/126")
+        ben, device, pair = joined(muster, lab, row, "Ben")
+        file = tunnel_file(device, row, pair)
+        streams = [ben.stream(address, rate=100) for address in ("10.1.4.1", "fd00:1::9")]
+        for stream in streams:
+            stream.wait_for_reply(10)
+        began = time.monotonic()
+        dora = make_person("Dora")
+        make_grant(dora, staging)
+        with pytest.raises(PoolExhausted):
+            register(dora)
+        row = change_server(
+            actor=SYSTEM, server=row, ipv4_pool="10.1.0.0/21", ipv6_pool="fd00:1::/112", reason="it is full"
+        )
+        muster.push()
+        second, _, _ = joined(muster, lab, row, "Dora")
+        assert [second.ping(address).lost for address in ("10.1.4.1", "fd00:1::9", "10.1.4.2")] == [0, 0, 0]
+        assert {str(peer.ipv4) for peer in Peer.objects.all()} == {"10.1.4.2/32", "10.1.0.1/32"}
+        assert "10.1.4.1/21" in machine.shell("ip -o address show dev wg0")
+        muster.poll()
+        assert ServerStatus.objects.get().drift == []
+        wait_until_sent(streams, time.monotonic())
+        assert [stream.lost(since=began) for stream in streams] == [0, 0]
+        assert tunnel_file(device, row, pair) == file
