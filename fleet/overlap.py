@@ -5,14 +5,19 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 TABLE = "fleet_addressrange"
 REFUSAL = "address range overlaps another on this server"
 
+# Those that are there do not overlap: of all that begin before the new one ends, the last alone may reach into it.
 _CLASH = (
-    f"SELECT 1 FROM {TABLE} WHERE server_id = NEW.server_id AND released_at IS NULL AND id IS NOT NEW.id "
-    "AND first <= NEW.last AND last >= NEW.first"
+    f"SELECT 1 FROM (SELECT last FROM {TABLE} WHERE server_id = NEW.server_id AND released_at IS NULL "
+    "AND id IS NOT NEW.id AND first <= NEW.last ORDER BY first DESC LIMIT 1) WHERE last >= NEW.first"
 )
 SQLITE = [
-    f"CREATE TRIGGER IF NOT EXISTS {TABLE}_overlap_{name.lower()} BEFORE {name} ON {TABLE} "
-    f"WHEN NEW.released_at IS NULL AND EXISTS ({_CLASH}) BEGIN SELECT RAISE(ABORT, '{REFUSAL}'); END"
+    statement
     for name in ("INSERT", "UPDATE")
+    for statement in (
+        f"DROP TRIGGER IF EXISTS {TABLE}_overlap_{name.lower()}",
+        f"CREATE TRIGGER {TABLE}_overlap_{name.lower()} BEFORE {name} ON {TABLE} "
+        f"WHEN NEW.released_at IS NULL AND EXISTS ({_CLASH}) BEGIN SELECT RAISE(ABORT, '{REFUSAL}'); END",
+    )
 ]
 POSTGRESQL = [
     "CREATE EXTENSION IF NOT EXISTS btree_gist",
