@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 
 from nodes.faults import Unreachable
 from nodes.lanes import Answer, Lane
+from nodes.state import InterfaceState
 from nodes.transport import CONNECT_TIMEOUT, Connection, Target, connect
 
 
 @dataclass(frozen=True)
 class Base:
-    """What a node is known to hold: digest and canonical line of each peer; deltas are made against it."""
+    """What a node is known to hold: digest, canonical line of each peer, interface; deltas are made against it."""
 
     digest: str
     lines: Mapping[str, bytes]
+    interface: InterfaceState | None = None
 
 
 @dataclass(eq=False)

@@ -116,7 +116,8 @@ def _is_behind(desired: Desired, session: Session) -> bool:
 
 
 def _apply(desired: Desired, session: Session) -> Answer:
-    """A delta where we know what the node holds; the whole where we do not, or where it holds something else."""
+    """A delta where we know what the node holds; the whole where we do not, where it holds something else, or where
+    the interface is to be another one."""
     tombstones = due_tombstones(desired.server_id)
     envelope = _envelope(desired, tombstones)
     answer = _send(desired, session, envelope)
@@ -126,7 +127,7 @@ def _apply(desired: Desired, session: Session) -> Answer:
 
 def _send(desired: Desired, session: Session, envelope: dict[str, object]) -> Answer:
     base = session.base
-    if base is not None:
+    if base is not None and base.interface == desired.content.interface:
         try:
             body = render.delta(desired.content, base.digest, base.lines)
             return session.ask("apply", timeout=DELTA_TIMEOUT, **envelope, **body)
@@ -173,7 +174,8 @@ def _applied(desired: Desired, session: Session, answer: Answer) -> Outcome:
     withheld = [observe.text(key, 44) for key in observe.rows(answer.body, "withheld", 100_000)]
     drift = observe.drift(answer.body)
     is_exact = state.digest == render.digest(desired.content)
-    session.base = Base(state.digest, render.fingerprints(desired.content)) if is_exact else None
+    content = desired.content
+    session.base = Base(state.digest, render.fingerprints(content), content.interface) if is_exact else None
     status.record_applied(desired, state, withheld, drift)
     brake.forget(desired.server_id)
     changed = observe.mapping(answer.body.get("changed", {}))
