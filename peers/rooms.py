@@ -19,10 +19,17 @@ class Room:
     resting: int = 0
 
     @property
+    def has(self) -> str:
+        return _told(self.size)
+
+    @property
     def free(self) -> str:
-        """In words where nobody would count that far."""
-        left = self.size - self.taken - self.resting
-        return str(left) if left < 10**9 else "more than a billion"
+        return _told(self.size - self.taken - self.resting)
+
+
+def _told(number: int) -> str:
+    """In words where nobody would count that far."""
+    return str(number) if number < 10**9 else "more than a billion"
 
 
 def rooms_of(server: Server) -> list[Room]:
