@@ -75,7 +75,7 @@ def test_a_static_address_survives_withdrawal_and_a_new_grant(lab: Lab, staging:
 
 
 def test_a_full_pool_is_widened_under_live_tunnels(lab: Lab, staging: Environment) -> None:
-    """D4."""
+    """Nobody moves, loses a packet or needs another tunnel file; who comes gets what is new."""
     machine = lab.add_server()
     with console(lab) as muster:
         row = enrolled(muster, machine, staging, ipv4_pool="10.1.4.0/30", ipv6_pool="fd00:1::8/126")
