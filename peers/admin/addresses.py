@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from unfold.decorators import action, display
 
 from fleet.access import may_operate
-from fleet.admin import ConsoleAdmin, one, page_of
+from fleet.admin import ConsoleAdmin, one, page_of, seen
 from fleet.models import AddressRange, Pool
 from fleet.named_pools import end_pool
 from fleet.questions import ask
@@ -42,7 +42,7 @@ class AddressRangeAdmin(ConsoleAdmin):
     form = ReservationForm
     is_changed = False
     list_display = ("addresses", "server", "kind", "state", "why")
-    list_filter = (StateFilter, "kind", "server")
+    list_filter = (StateFilter, "kind", seen("server"))
     search_fields = ("server__name", "reason")
     search_help_text = "An address, a network, a server or a reason."
     ordering = ("server", "first", "pk")
@@ -107,7 +107,7 @@ class IntervalAdmin(ConsoleAdmin):
     is_changed = False
     actions_detail: tuple[str, ...] = ("end",)
     autocomplete_fields: tuple[str, ...] = ("server",)
-    list_filter: tuple[Any, ...] = (("ended_at", admin.EmptyFieldListFilter), "server")
+    list_filter: tuple[Any, ...] = (("ended_at", admin.EmptyFieldListFilter), seen("server"))
     end_with: Callable[..., Model]
     argument = text = ""
 
