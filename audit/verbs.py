@@ -57,6 +57,7 @@ class Verb(StrEnum):
     PEER_EXPIRE = "peer.expire"
     EXPIRY_WARN = "expiry.warn"
     EXPIRY_MAIL = "expiry.mail"
+    PEER_LET_IN = "peer.let_in"
     REVOKE = "revocation.add"
     REVOKE_CONFIRMED = "revocation.confirmed"
     REVOKE_OVERDUE = "revocation.overdue"

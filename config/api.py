@@ -13,19 +13,25 @@ from peers.api.addresses import (
     RoutedNetworkViewSet,
     StaticAddressViewSet,
 )
-from peers.api.people import DeviceViewSet, GrantViewSet, PeerViewSet, PersonViewSet, RevocationViewSet
+from peers.api.leaving import LeaverViewSet, LostDeviceViewSet
+from peers.api.people import GrantViewSet, PeerViewSet, RevocationViewSet
 from peers.api.questions import QuestionViewSet
 from peers.api.requests import AccessRequestViewSet
+from peers.api.suspensions import SuspensionViewSet
+from peers.api.teams import MembershipViewSet, TeamViewSet
 
 router = DefaultRouter(trailing_slash=False)
 router.register("environments", EnvironmentViewSet, "environment")
 router.register("servers", NodeServerViewSet, "server")
 router.register("bastions", BastionViewSet, "bastion")
-router.register("people", PersonViewSet, "person")
-router.register("devices", DeviceViewSet, "device")
+router.register("people", LeaverViewSet, "person")
+router.register("teams", TeamViewSet, "team")
+router.register("memberships", MembershipViewSet, "membership")
+router.register("devices", LostDeviceViewSet, "device")
 router.register("grants", GrantViewSet, "grant")
 router.register("peers", PeerViewSet, "peer")
 router.register("access-requests", AccessRequestViewSet, "access-request")
+router.register("suspensions", SuspensionViewSet, "suspension")
 router.register("revocations", RevocationViewSet, "revocation")
 router.register("address-ranges", AddressRangeViewSet, "address-range")
 router.register("reservations", ReservationViewSet, "reservation")

@@ -229,10 +229,13 @@ UNFOLD = {
                 "title": "Access",
                 "items": [
                     _page("People", "group", "peers_person"),
+                    _page("Teams", "groups", "peers_team"),
+                    _page("Memberships", "group_add", "peers_membership"),
                     _page("Devices", "devices", "peers_device"),
                     _page("Access requests", "approval", "peers_accessrequest", permission=_OWN, badge=_WAITING),
                     _page("Grants", "key", "peers_grant", permission=_OWN),
                     _page("Peers", "lan", "peers_peer", permission=_OWN),
+                    _page("Suspensions", "pause_circle", "peers_suspension"),
                     _page("Revocations", "block", "peers_revocation"),
                 ],
             },
@@ -252,6 +255,17 @@ UNFOLD = {
                     _page("Named pools", "lists", "fleet_pool"),
                     _page("Static addresses", "keep", "peers_staticaddress"),
                     _page("Routed networks", "route", "peers_routednetwork"),
+                ],
+            },
+            {
+                "title": "You",
+                "items": [
+                    {
+                        "title": "My devices",
+                        "icon": "phonelink_erase",
+                        "link": reverse_lazy("admin:peers_device_mine"),
+                        "permission": "nodes.dashboard.may_see_own",
+                    },
                 ],
             },
             {

@@ -118,7 +118,7 @@ def page_of(row: Model) -> str:
 @admin.register(Environment)
 class EnvironmentAdmin(ConsoleAdmin):
     form = EnvironmentForm
-    list_display = ("name", "description", "servers", "address_rest")
+    list_display = ("name", "description", "servers", "time_zone", "address_rest", "needs_second")
     search_fields = ("name",)
 
     def has_operate_permission(self, request: HttpRequest, obj: object = None) -> bool:
@@ -128,7 +128,10 @@ class EnvironmentAdmin(ConsoleAdmin):
         return visible_environments(request.user).annotate(held=Count("servers"))
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
-        shown = ("name", "description", "address_rest", "warn_before", "idle_after", "suspends_idle", "needs_second")
+        shown = (
+            *("name", "description", "address_rest", "time_zone", "warn_before", "idle_after", "suspends_idle"),
+            "needs_second",
+        )
         return (*shown, "reason") if obj and self.has_change_permission(request, obj) else shown
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:

@@ -22,29 +22,27 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
     class Meta:
         model = Environment
         fields = (
-            *("id", "name", "description", "address_rest", "warn_before", "idle_after", "suspends_idle"),
+            *("id", "name", "description", "address_rest", "time_zone", "warn_before", "idle_after", "suspends_idle"),
             *("needs_second", "created_at"),
         )
 
 
-class EnvironmentChange(Input):
+class EnvironmentFields(Input):
     description = Text(required=False, allow_blank=True)
     address_rest = serializers.DurationField(required=False, validators=[fields.valid_rest])
+    time_zone = Text(required=False)
     warn_before = serializers.DurationField(required=False, validators=[fields.valid_warning])
     idle_after = serializers.DurationField(required=False, allow_null=True, validators=[fields.valid_idle])
     suspends_idle = serializers.BooleanField(required=False)
     needs_second = serializers.BooleanField(required=False)
+
+
+class EnvironmentChange(EnvironmentFields):
     reason = Reason()
 
 
-class EnvironmentInput(Input):
+class EnvironmentInput(EnvironmentFields):
     name = Text()
-    description = Text(required=False, allow_blank=True)
-    address_rest = serializers.DurationField(required=False, validators=[fields.valid_rest])
-    warn_before = serializers.DurationField(required=False, validators=[fields.valid_warning])
-    idle_after = serializers.DurationField(required=False, allow_null=True, validators=[fields.valid_idle])
-    suspends_idle = serializers.BooleanField(required=False)
-    needs_second = serializers.BooleanField(required=False)
 
 
 class EnvironmentViewSet(Resource[Environment]):

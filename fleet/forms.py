@@ -1,5 +1,6 @@
 """Forms whose only judge is a service: valid is what the service has done."""
 
+import datetime as dt
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
@@ -120,6 +121,9 @@ class ReasonForm(forms.Form):
     reason = Reason(autofocus="")
 
 
+HAVE_ONE = {"time_zone", "warn_before"}  # left empty they stay as they are
+
+
 class EnvironmentForm(ReasonedForm):
     address_rest = forms.DurationField(
         required=False,
@@ -127,10 +131,14 @@ class EnvironmentForm(ReasonedForm):
         widget=UnfoldAdminTextInputWidget,
         help_text="How long a freed address rests before another peer may have it: days hours:minutes:seconds.",
     )
+    time_zone = Line(
+        max_length=63, required=False, initial="UTC", help_text="Of access windows, such as Europe/Berlin."
+    )
     warn_before = forms.DurationField(
         required=False,
         validators=[fields.valid_warning],
         widget=UnfoldAdminTextInputWidget,
+        initial=dt.timedelta(days=7),
         help_text="How long before its end people are told that access ends; 0 for never.",
     )
     idle_after = forms.DurationField(
@@ -142,13 +150,18 @@ class EnvironmentForm(ReasonedForm):
 
     class Meta:
         model = Environment
-        fields = ("name", "description", "address_rest", "warn_before", "idle_after", "suspends_idle", "needs_second")
+        fields = (
+            *("name", "description", "address_rest", "time_zone", "warn_before", "idle_after", "suspends_idle"),
+            "needs_second",
+        )
 
     def add(self, values: dict[str, Any]) -> Model:
-        return services.add_environment(actor=self.actor, **values)
+        given = {name: value for name, value in values.items() if value not in ("", None)}
+        return services.add_environment(actor=self.actor, **given)
 
     def change(self, values: dict[str, Any]) -> Model:
-        return services.change_environment(actor=self.actor, environment=self.instance, **values)
+        given = {name: value for name, value in values.items() if name not in HAVE_ONE or value not in ("", None)}
+        return services.change_environment(actor=self.actor, environment=self.instance, **given)
 
 
 class BastionForm(ServiceForm):

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from audit.services import Act, Actor, act
 from audit.verbs import Verb
-from fleet import addresses
+from fleet import addresses, fields
 from fleet.access import require_admin, require_operator
 from fleet.changes import SETTLE, hint, lock_servers, mark_changed
 from fleet.models import Bastion, Environment, Placement, Role, Server, ServerStatus, User
@@ -31,6 +31,7 @@ def add_environment(*, actor: Actor, name: str, **values: Any) -> Environment:
     environment = Environment(name=name, **{field: value for field, value in values.items() if value is not None})
     with act(Verb.ENVIRONMENT_ADD, actor=actor) as this:
         environment.full_clean()
+        _check_times(environment)
         environment.save(force_insert=True)
         this.on(environment, environment=environment.name)
     return environment
@@ -39,12 +40,29 @@ def add_environment(*, actor: Actor, name: str, **values: Any) -> Environment:
 def change_environment(*, actor: Actor, environment: Environment, reason: str = "", **values: Any) -> Environment:
     """`values`: any field but the name. Where the time zone is another, hours mean other times: peers follow."""
     require_admin(actor)
+    zone = environment.time_zone
     with transaction.atomic():
         changed = _change(Verb.ENVIRONMENT_CHANGE, actor, environment, reason, values, environment.name)
-        if "time_zone" in values:
+        _check_times(changed)
+        if changed.time_zone != zone:
             Placement.objects.filter(environment=environment, ended_at=None).update(settled_at=None)
             hint(SETTLE, environment.servers.values_list("pk", flat=True))
     return changed
+
+
+def _check_times(environment: Environment) -> None:
+    """Of a row that may be half wrong: each message stands at its field."""
+    wrong = {}
+    for name, check in (("warn_before", fields.valid_warning), ("idle_after", fields.valid_idle)):
+        value = getattr(environment, name)
+        try:
+            check(value) if value is not None else None
+        except ValidationError as error:
+            wrong[name] = error
+    if environment.suspends_idle and environment.idle_after is None:
+        wrong["suspends_idle"] = ValidationError("Say first after how long a peer counts as idle.")
+    if wrong:
+        raise ValidationError(wrong)
 
 
 def add_bastion(*, actor: Actor, **values: Any) -> Bastion:

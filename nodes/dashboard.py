@@ -14,7 +14,7 @@ from fleet.models import Server
 from fleet.scope import scope_of, visible_servers
 from nodes.access import visible_holds, visible_reviews
 from nodes.reviews import OPEN
-from peers.access import visible_peers, visible_receipts, waiting_requests
+from peers.access import own_devices, visible_peers, visible_receipts, waiting_requests
 from peers.admin.ends import ends_of, idle_count
 
 
@@ -73,6 +73,10 @@ def waiting_reviews(request: HttpRequest) -> int | str:
 
 def may_look(request: HttpRequest) -> bool:
     return not scope_of(request.user).is_empty
+
+
+def may_see_own(request: HttpRequest) -> bool:
+    return own_devices(request.user).exists()
 
 
 def may_administer(request: HttpRequest) -> bool:

@@ -13,15 +13,19 @@ from peers.models import (
     AccessRequest,
     Device,
     Grant,
+    Membership,
     Peer,
     Person,
     Receipt,
     Revocation,
     RoutedNetwork,
     StaticAddress,
+    Suspension,
     Team,
+    Tombstone,
 )
 from peers.rights import open_memberships
+from peers.states import with_causes
 
 
 def own_person(user: object) -> Person | None:
@@ -47,9 +51,29 @@ def visible_teams(user: object) -> QuerySet[Team]:
     return Team.objects.none() if scope_of(user).is_empty else Team.objects.all()
 
 
+def visible_memberships(user: object) -> QuerySet[Membership]:
+    rows = Membership.objects.select_related("person", "team")
+    return rows.none() if scope_of(user).is_empty else rows
+
+
+def visible_suspensions(user: object) -> QuerySet[Suspension]:
+    """Of people and devices all, to anybody with a role; of peers those on servers that the user sees."""
+    rows = Suspension.objects.select_related("person", "device__person", "peer__device__person", "peer__server")
+    scope = scope_of(user)
+    if scope.is_empty:
+        return rows.none()
+    return rows if scope.sees is None else rows.filter(Q(peer=None) | Q(peer__server__environment__in=scope.sees))
+
+
 def visible_devices(user: object) -> QuerySet[Device]:
     rows = Device.objects.select_related("person", "replaces")
     return rows.none() if scope_of(user).is_empty else rows
+
+
+def own_devices(user: object) -> QuerySet[Device]:
+    """Those of the person whom this user signs in as, whatever roles they have."""
+    rows = Device.objects.select_related("person", "replaces")
+    return rows.filter(person__user=user, person__left_at=None) if isinstance(user, User) else rows.none()
 
 
 def visible_grants(user: object) -> QuerySet[Grant]:
@@ -67,7 +91,7 @@ def visible_peers(user: object) -> QuerySet[Peer]:
     rows = Peer.objects.select_related("device__person", "server__environment", "server__status", "status")
     rows, sees = rows.select_related("ipv4", "ipv6"), scope_of(user).sees
     own = Q(device__in=Device.objects.filter(person__in=_selves(user)).values("pk"))
-    return rows if sees is None else rows.filter(Q(server__environment__in=sees) | own)
+    return with_causes(rows if sees is None else rows.filter(Q(server__environment__in=sees) | own))
 
 
 def visible_requests(user: object) -> QuerySet[AccessRequest]:
@@ -140,3 +164,10 @@ def visible_static_addresses(user: object) -> QuerySet[StaticAddress]:
 def visible_routed_networks(user: object) -> QuerySet[RoutedNetwork]:
     rows = RoutedNetwork.objects.select_related("device__person", "server__environment", "range")
     return scope_of(user).of(rows, "server__environment")
+
+
+def of_person(rows: QuerySet[Revocation], person: Person | int) -> QuerySet[Revocation]:
+    """Revocations that killed a key of this person, also among those of others, or that were of them alone."""
+    keys = Device.objects.filter(person=person).values("public_key")
+    theirs = Tombstone.objects.filter(revocation=OuterRef("pk"), public_key__in=keys)
+    return rows.filter(Q(person=person) | Exists(theirs))

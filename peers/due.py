@@ -12,6 +12,7 @@ from audit.verbs import Verb
 from fleet.models import Placement, Server
 from fleet.pools import PoolExhausted
 from peers.entitlement import monday
+from peers.granting import servers_of
 from peers.models import Device, Grant, Peer, Person
 from peers.moving import let_moved_in
 from peers.rights import holders_of, open_grants
@@ -73,7 +74,7 @@ def _each(rows: Iterable[Row], settle_one: Callable[[Row], None]) -> dict[int, s
 
 def _settle_placement(placement: Placement) -> None:
     server, environment, now = placement.server, placement.environment, timezone.now()
-    with act(Verb.PEER_SETTLE, actor=SYSTEM, reason="the server is new in its environment") as this:
+    with act(Verb.PEER_SETTLE, actor=SYSTEM, reason="the server is new there, or hours mean other times") as this:
         if not Placement.objects.filter(pk=placement.pk, settled_at=None).update(settled_at=now):
             this.on(server, changes={}, environment=environment.name)
             return
@@ -89,7 +90,7 @@ def _begin_grant(grant: Grant) -> None:
     with act(Verb.GRANT_BEGIN, actor=SYSTEM, reason=grant.reason) as this:
         done = 0
         if Grant.objects.filter(pk=grant.pk, begun_at=None, ended_at=None).update(begun_at=now):
-            done = settle(holders_of([grant], now), this=this, ending=Ending()).issued
+            done = settle(holders_of([grant], now), this=this, ending=Ending(), on=servers_of([grant])).issued
         this.on(grant, changes={"peers": ["0", str(done)]}, environment=grant.place.name)
 
 

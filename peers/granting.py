@@ -35,14 +35,15 @@ def grant_access(
     """A right, and the peers that follow from it, in one transaction; where it begins later, they follow then."""
     place = environment or (server.environment if server else None)
     require_operator(actor, *([place] if place else []))
-    now = timezone.now()
     grant = Grant(person=person, team=team, environment=environment, server=server, reason=reason, until=until)
     grant.networks, grant.hours, grant.pool, grant.request = list(networks), hours, pool, request
-    grant.begins_at, grant.granted_by = begins_at or now, granted_by or str(actor)
-    grant.begun_at = now if grant.begins_at <= now else None
+    grant.granted_by = granted_by or str(actor)
     with act(Verb.GRANT_ADD, actor=actor, reason=reason) as this:
         grant.full_clean()
         lock_teams([team.pk] if team else [])
+        now = timezone.now()  # after the lock: who joined meanwhile is a member now
+        grant.begins_at = max(begins_at or now, now)  # nobody had access before it was granted
+        grant.begun_at = now if grant.begins_at <= now else None
         _check(grant, now)
         grant.save(force_insert=True)
         if grant.begun_at:
@@ -69,13 +70,19 @@ def _check(grant: Grant, now: dt.datetime) -> None:
         raise ValidationError({"until": "Give an end in the future."})
     if grant.until is not None and grant.until <= grant.begins_at:
         raise ValidationError({"until": "Give an end after the beginning."})
-    if grant.team is not None and grant.team.ended_at is not None:
-        raise ValidationError({"team": f"The team {grant.team} is no more."})
+    if grant.team is not None:
+        refuse_ended(grant.team)
     if grant.person is None:
         return  # a contractor in a team has an end by their membership
     person = who_stay([grant.person])[0]
     if grant.until is None and person.kind == Person.Kind.CONTRACTOR:
         raise ValidationError({"until": "A contractor's access needs an end date."})
+
+
+def refuse_ended(team: Team) -> None:
+    """Under the team's lock."""
+    if Team.objects.filter(pk=team.pk).exclude(ended_at=None).exists():
+        raise ValidationError({"team": f"The team {team} is no more."})
 
 
 def end_grants(*, actor: Actor, grants: Sequence[Grant], reason: str) -> None:
@@ -86,8 +93,9 @@ def end_grants(*, actor: Actor, grants: Sequence[Grant], reason: str) -> None:
         raise ValidationError({"reason": "Say why this access ends."})
     require_operator(actor, *(grant.place for grant in grants))
     with act(Verb.GRANT_END, actor=actor, reason=reason) as this:
-        ids, now = [grant.pk for grant in grants], timezone.now()
+        ids = [grant.pk for grant in grants]
         lock_teams(grant.team_id for grant in grants if grant.team_id)
+        now = timezone.now()  # after the lock: who joined meanwhile loses it too
         people = holders_of(grants, now)
         ended = Grant.objects.filter(pk__in=ids, ended_at=None).update(ended_at=now)
         if ended != len(ids):

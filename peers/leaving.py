@@ -1,68 +1,106 @@
 """Offboarding: one act ends everything that people have, on every server, with one Revocation and its receipts."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from django.core.exceptions import ValidationError
 from django.db.models import Q
 from django.utils import timezone
 
-from audit.services import Actor, act
+from audit.services import Act, Actor, act
 from audit.verbs import Verb
-from fleet.access import require_operator
-from fleet.models import Environment
+from fleet.access import may_operate, require_operator
+from fleet.models import ApiToken, Environment, Role, User
 from fleet.services import disable_user
 from peers.models import AccessRequest, Device, Grant, Membership, Peer, Person, Revocation, Suspension
 from peers.revocation import INSTEAD, carry_out
-from peers.settle import lock_devices
+from peers.settle import lock_devices, lock_keys
 from peers.teams import environments_of
 
 
+@dataclass(frozen=True)
+class Held:
+    """How much would be revoked, and on how many servers."""
+
+    keys: int
+    servers: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.keys} key{'' if self.keys == 1 else 's'} on {self.servers} server{'' if self.servers == 1 else 's'}"
+        )
+
+
+def held_by(people: Collection[Person]) -> Held:
+    """What an offboarding of these people would revoke now, wherever it is or ever was."""
+    keys = Device.objects.filter(person__in=people, revoked_at=None)
+    servers = Peer.objects.filter(device__in=keys.values("pk")).order_by().values("server").distinct()
+    return Held(keys.count(), servers.count())
+
+
 def offboard(*, actor: Actor, people: Sequence[Person], reason: str) -> Revocation:
-    """Their keys are revoked for ever; grants, memberships and requests end; their sign-ins are disabled."""
+    """Their keys are revoked for ever; grants, memberships and requests end; their sign-ins are disabled and their API
+    tokens revoked."""
+    people = list({person.pk: person for person in people}.values())
     if not people:
         raise ValidationError({"people": "Choose at least one person."})
-    label = f"everything of {people[0] if len(people) == 1 else f'{len(people)} people'}"
+    label = str(people[0]) if len(people) == 1 else f"{len(people)} people"
     with act(Verb.PERSON_LEAVE, actor=actor, reason=reason) as this:
         ids = [person.pk for person in people]
+        # Keys before people and devices, as whoever revokes one of them does.
+        lock_keys(Device.objects.filter(person__in=ids, revoked_at=None).values_list("public_key", flat=True))
         keys = [device.public_key for device in lock_devices(ids)]
         require_operator(actor, *_environments(ids), instead=INSTEAD)
         _refuse_gone(ids)
-        row = Revocation(label=label, reason=reason, revoked_by=str(actor))
+        row = Revocation(label=f"everything of {label}", reason=reason, revoked_by=str(actor))
         row.person = people[0] if len(people) == 1 else None
         carry_out(actor, row, keys)
-        _end_all(ids, actor)
-        for person in people:
-            if person.user is not None and person.user.is_active:
-                disable_user(actor=actor, user=person.user, reason=reason)
-        changes = {person.name: ["", f"left, person {person.pk}"] for person in people}
-        this.on(people[0], changes=changes, label=str(people[0]) if len(people) == 1 else f"{len(people)} people")
+        _end_all(ids, this)
+        tokens = _shut_sign_ins(ids, actor, reason)
+        changes = {f"person {person.pk}": ["", f"{person} left"] for person in people}
+        changes |= {"API tokens": [str(tokens), "0"]} if tokens else {}
+        this.on(people[0], changes=changes, label=label)
     return row
 
 
 def _environments(people: Collection[int]) -> set[Environment]:
-    """Wherever they have or may get access."""
-    grants = Grant.objects.filter(person__in=people, ended_at=None).select_related("environment", "server__environment")
-    memberships = Membership.objects.filter(person__in=people, ended_at=None).select_related("team")
+    """Wherever they have or may get access; what is over gives none."""
+    lasting = Q(Q(until=None) | Q(until__gt=timezone.now()), person__in=people, ended_at=None)
+    grants = Grant.objects.filter(lasting).select_related("environment", "server__environment")
+    memberships = Membership.objects.filter(lasting).select_related("team")
     live = Peer.objects.filter(device__person__in=people, ended_at=None).select_related("server__environment")
-    by_team = {place for team in {one.team for one in memberships} for place in environments_of(team)}
+    by_team = environments_of(*{one.team for one in memberships})
     return {grant.place for grant in grants} | by_team | {peer.server.environment for peer in live}
 
 
+def may_offboard(actor: Actor, person: Person) -> bool:
+    """Whether `offboard` would let them, as far as servers are concerned."""
+    return may_operate(actor, *_environments([person.pk]))
+
+
 def _refuse_gone(people: Collection[int]) -> None:
-    gone = Person.objects.filter(pk__in=people).exclude(left_at=None).first()
-    if gone is not None:
-        raise ValidationError({"people": ValidationError(f"{gone} has left already.", code="taken")})
+    gone = Person.objects.filter(pk__in=people).exclude(left_at=None)
+    if gone:
+        message = f"Left already: {', '.join(map(str, gone))}."
+        raise ValidationError({"people": ValidationError(message, code="taken")})
 
 
-def _end_all(people: Collection[int], actor: Actor) -> None:
+def _end_all(people: Collection[int], this: Act) -> None:
     now = timezone.now()
     Person.objects.filter(pk__in=people).update(left_at=now)
     devices = Device.objects.filter(person__in=people).values("pk")
-    for rows in (
-        Grant.objects.filter(person__in=people),
-        Membership.objects.filter(person__in=people),
-        Suspension.objects.filter(Q(person__in=people) | Q(device__in=devices) | Q(peer__device__in=devices)),
-    ):
+    for rows in (Grant.objects.filter(person__in=people), Membership.objects.filter(person__in=people)):
         rows.filter(ended_at=None).update(ended_at=now)
-    cancelled = {"decision": AccessRequest.Decision.CANCELLED, "decided_at": now, "decided_by": str(actor)}
+    theirs = Q(person__in=people) | Q(device__in=devices) | Q(peer__device__in=devices)
+    Suspension.objects.filter(theirs, ended_at=None).update(ended_at=now, ended_by=str(this.actor))
+    cancelled = {"decision": AccessRequest.Decision.CANCELLED, "decided_at": now, "decided_by": str(this.actor)}
     AccessRequest.objects.filter(person__in=people, decided_at=None).update(**cancelled)
+
+
+def _shut_sign_ins(people: Collection[int], actor: Actor, reason: str) -> int:
+    """A user who is enabled again one day has neither the roles nor the tokens of before. How many tokens ended."""
+    users, now = User.objects.filter(person__in=people), timezone.now()
+    for user in users.filter(is_active=True):
+        disable_user(actor=actor, user=user, reason=reason)
+    Role.objects.filter(user__in=users, ended_at=None).update(ended_at=now)
+    return ApiToken.objects.filter(user__in=users, revoked_at=None).update(revoked_at=now)

@@ -1,10 +1,10 @@
 """Moving access from one server to another: dead on the old one before it is alive on the new one."""
 
-import datetime as dt
 from collections.abc import Collection
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from audit.services import Act, Actor, act
@@ -21,24 +21,27 @@ from peers.settle import Ending, lock_devices, settle
 def move_grant(*, actor: Actor, grant: Grant, server: Server, reason: str) -> Grant:
     """The same right to another server. Its peers there are let in once the old ones were seen gone."""
     require_operator(actor, grant.place, server.environment)
-    if not reason.strip():
-        raise ValidationError({"reason": "Say why this access moves."})
+    _need(reason)
     if grant.server is None or grant.server == server:
         raise ValidationError({"server": "Only a grant to one server moves, and to another one."})
-    old, now = grant.server, timezone.now()
+    old = grant.server
     with act(Verb.GRANT_MOVE, actor=actor, reason=reason) as this:
         lock_teams([grant.team_id] if grant.team_id else [])
-        people = holders_of([grant], now)
-        lock_devices(people)
-        if not Grant.objects.filter(pk=grant.pk, ended_at=None).update(ended_at=now):
+        people = holders_of([grant], timezone.now())
+        devices = lock_devices(people)
+        now = timezone.now()
+        lasting = Grant.objects.filter(Q(until=None) | Q(until__gt=now), pk=grant.pk, ended_at=None)
+        if not lasting.update(ended_at=now):
             raise ValidationError("This grant has ended already: look again.", code="taken")
+        there = Peer.objects.filter(server=server, device__in=devices, ended_at=None)
+        staying = set(there.values_list("device", flat=True))
         moved = _copy(grant, server, actor)
         moved.begins_at = max(grant.begins_at, now)  # before, nobody had a right to the other server
         moved.full_clean()
         moved.save(force_insert=True)
         _refuse_kept(people, old)
         settle(people, this=this, ending=Ending(is_decided=len(people) == 1), on={old.pk, server.pk})
-        _let_wait(old, server, this, now)
+        _let_wait(old, server, this, staying)
         changes = {"server": [old.name, server.name]}
         this.on(moved, changes=changes, environment=server.environment.name)
     return moved
@@ -59,11 +62,38 @@ def _refuse_kept(people: Collection[int], old: Server) -> None:
         raise ValidationError({"server": f"Another grant, {other}, carries access to {old} too: end that one first."})
 
 
-def _let_wait(old: Server, server: Server, this: Act, now: dt.datetime) -> None:
-    """Who was on the other server already stays in."""
-    ended = dict(Peer.objects.filter(server=old, ended_act=this.id).values_list("device", "pk"))
-    for peer in Peer.objects.filter(server=server, device__in=ended, ended_at=None, issued_at__gte=now):
-        Peer.objects.filter(pk=peer.pk).update(waits_for=ended[peer.device_id])
+def _let_wait(old: Server, server: Server, this: Act, staying: Collection[int]) -> None:
+    """Who had a peer on the new server before the move keeps it. A peer that itself waited was never let in: its heir
+    waits for the same one, unless that is on the server they move back to."""
+    ended = Peer.objects.filter(server=old, ended_act=this.id).exclude(device__in=staying).select_related("waits_for")
+    awaited = {peer.device_id: peer.waits_for or peer for peer in ended}
+    for peer in Peer.objects.filter(server=server, device__in=awaited, ended_at=None):
+        first = awaited[peer.device_id]
+        Peer.objects.filter(pk=peer.pk).update(waits_for=first if first.server_id != server.pk else None)
+
+
+def let_in(*, actor: Actor, peer: Peer, reason: str) -> Peer:
+    """For an old server that answers no more: its word is not waited for. Until its peer there ends by itself or the
+    server is reached, the key may pass on both."""
+    _need(reason)
+    with act(Verb.PEER_LET_IN, actor=actor, reason=reason) as this:
+        lock_devices([peer.device.person_id])
+        waiting = Peer.objects.select_related("waits_for__server__environment", "server__environment")
+        found = waiting.filter(pk=peer.pk, ended_at=None).exclude(waits_for=None).first()
+        if found is None or found.waits_for is None:
+            raise ValidationError(f"{peer} waits for no other server: look again.", code="taken")
+        require_operator(actor, found.server.environment, found.waits_for.server.environment)
+        Peer.objects.filter(pk=peer.pk).update(waits_for=None)
+        mark_changed([peer.server_id])
+        changes = {"waits for": [found.waits_for.server.name, ""]}
+        this.on(peer, changes=changes, environment=found.server.environment.name)
+    peer.waits_for = None
+    return peer
+
+
+def _need(reason: str) -> None:
+    if not reason.strip():
+        raise ValidationError({"reason": "Say why: the ledger keeps it."})
 
 
 def let_moved_in() -> int:

@@ -77,8 +77,13 @@ def may_revoke(actor: Actor, keys: Iterable[str]) -> bool:
     return bool(left) and may_help(actor, *_environments(left))
 
 
-def _revoke(actor: Actor, keys: list[str], label: str, person: Person | None, reason: str) -> Revocation:
+def require_revoker(actor: Actor, keys: Iterable[str]) -> None:
+    """PermissionDenied unless the actor may revoke wherever these keys have a peer."""
     require_helpdesk(actor, *_environments(keys), instead=INSTEAD)
+
+
+def _revoke(actor: Actor, keys: list[str], label: str, person: Person | None, reason: str) -> Revocation:
+    require_revoker(actor, keys)
     row = Revocation(label=label, person=person, reason=reason, revoked_by=str(actor))
     return carry_out(actor, row, keys)
 

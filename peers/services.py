@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.db.models import Q
 from django.utils import timezone
 
-from audit.services import Actor, act
+from audit.services import Act, Actor, act
 from audit.verbs import Verb
 from fleet.access import may_operate, require_operator
 from fleet.models import Environment, Server
-from peers.models import Device, Grant, Membership, Person, Tombstone
+from peers.models import Device, Grant, Membership, Person, Suspension, Tombstone
 from peers.rights import grants_of
 from peers.settle import Ending, lock_devices, lock_keys, settle
 
@@ -59,18 +60,13 @@ def register_device(
 
     One that `replaces` another has its addresses; the old key lives on until the new one first connects somewhere.
     """
-    require_operator(actor, *_places_of(person))
     device = Device(person=person, name=name, public_key=public_key, replaces=replaces)
     with act(Verb.DEVICE_REGISTER, actor=actor) as this:
         device.clean_fields()
+        lock_keys([public_key])  # keys before people, as whoever revokes does
         who_stay([person])
-        lock_keys([public_key])
-        _refuse_taken_key(public_key)
-        _check_replaced(device)
-        device.full_clean()
-        device.save(force_insert=True)
-        settle([person.pk], this=this, ending=Ending())
-        this.on(device)
+        require_registrar(actor, person)
+        issue_device(this, device)
     return device
 
 
@@ -82,6 +78,21 @@ def may_register(actor: Actor, person: Person) -> bool:
 def _places_of(person: Person) -> set[Environment]:
     held = grants_of([person.pk], timezone.now()).select_related("environment", "server__environment")
     return {grant.place for grant in held}
+
+
+def require_registrar(actor: Actor, person: Person) -> None:
+    """Under the person's lock: a key of theirs is issued wherever their grants say."""
+    require_operator(actor, *_places_of(person))
+
+
+def issue_device(this: Act, device: Device) -> None:
+    """Whoever calls it has locked its key and its person, and has asked whether the actor may."""
+    _refuse_taken_key(device.public_key)
+    _check_replaced(device)
+    device.full_clean()
+    device.save(force_insert=True)
+    settle([device.person_id], this=this, ending=Ending())
+    this.on(device)
 
 
 def who_stay(people: Iterable[Person]) -> list[Person]:
@@ -105,6 +116,10 @@ def _check_replaced(device: Device) -> None:
         _refuse_replaced("This device is revoked already: register the new key without it.")
     elif other := old.replacements.filter(revoked_at=None).first():
         _refuse_replaced(f"{other} replaces it already, by the key {other.public_key}: revoke that one first.")
+    elif held := Suspension.objects.filter(
+        Q(device=old) | Q(peer__device=old, peer__ended_at=None), ended_at=None
+    ).first():
+        _refuse_replaced(f"There is a {held}: resume it first, or revoke this key.")
     elif is_waiting(old):
         _refuse_replaced("This key has not connected yet and replaces another one: revoke it, then replace that one.")
 

@@ -97,8 +97,8 @@ def settle(
 ) -> Settled:
     """Inside the caller's act: makes the Peers of these people what their rights say, on the servers `on` where not on
     all. Without `issues` no new peer is made, so no full pool stands against the act."""
-    now = timezone.now()
     devices = lock_devices(people)
+    now = timezone.now()  # after the locks: what was waited for has happened
     found = compare(devices, now, on)
     to_issue = found.to_issue if issues else {}
     heard = _change_terms(found.to_change)

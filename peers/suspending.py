@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import reduce
 from operator import or_
 from uuid import UUID
@@ -14,7 +15,7 @@ from audit.services import SYSTEM, Act, Actor, act, cut
 from audit.verbs import Verb
 from fleet.access import require_helpdesk, require_operator
 from fleet.changes import mark_changed
-from fleet.models import Environment
+from fleet.models import Environment, User
 from peers.models import Device, Peer, Person, Suspension
 from peers.settle import lock_devices
 
@@ -26,13 +27,16 @@ def suspend(*, actor: Actor, targets: Sequence[Target], reason: str, is_idle: bo
     if not targets:
         raise ValidationError({"targets": "Choose at least one."})
     _need(reason)
+    is_one = len(set(targets)) == 1
     with act(Verb.SUSPEND, actor=actor, reason=reason) as this:
+        targets = list(dict.fromkeys(targets)) if is_idle else _with_heirs(targets)
         peers = _lock_peers(targets)
         require_helpdesk(actor, *_environments(peers))
+        _refuse_over(targets)
         _refuse_suspended(targets)
         found = [_new(target, this) for target in targets]
         for one in found:
-            one.is_idle, one.is_decided = is_idle, len(targets) == 1 and not is_idle
+            one.is_idle, one.is_decided = is_idle, is_one and not is_idle
             one.clean_fields(exclude=list(OWN_PATHS.values()))  # each of these would ask the database
         Suspension.objects.bulk_create(found)
         mark_changed({peer.server_id for peer in peers})
@@ -69,15 +73,44 @@ def _new(target: Target, this: Act) -> Suspension:
     return Suspension(reason=this.reason, suspended_by=str(this.actor), began_act=this.id, **{str(name): target})
 
 
+def _with_heirs(targets: Sequence[Target]) -> list[Target]:
+    """Each once, and with a key the one that waits to take its place: nobody gets in by that."""
+    devices = [one for one in targets if isinstance(one, Device)]
+    peers = [one for one in targets if isinstance(one, Peer)]
+    keys = Device.objects.filter(replaces__in=devices, revoked_at=None).select_related("person")
+    heirs = Peer.objects.filter(replaces__in=peers, ended_at=None).select_related("device__person", "server")
+    return list(dict.fromkeys((*targets, *(keys if devices else ()), *(heirs if peers else ()))))
+
+
+def _refuse_over(targets: Sequence[Target]) -> None:
+    """Under the lock: who has left, a dead key or a peer that ended is kept out for ever."""
+    people = [one.pk for one in targets if isinstance(one, Person)]
+    devices = [one.pk for one in targets if isinstance(one, Device)]
+    peers = [one.pk for one in targets if isinstance(one, Peer)]
+    over = (
+        *Person.objects.filter(pk__in=people).exclude(left_at=None),
+        *Device.objects.filter(pk__in=devices).exclude(revoked_at=None).select_related("person"),
+        *Peer.objects.filter(pk__in=peers).exclude(ended_at=None).select_related("device__person", "server"),
+    )
+    if over:
+        names = ", ".join(map(str, over))
+        raise ValidationError(
+            {"targets": ValidationError(f"Over already: {names}. Nobody gets in by it.", code="taken")}
+        )
+
+
 def _refuse_suspended(targets: Sequence[Target]) -> None:
     """Under the people's locks, so nobody else suspends them now."""
-    taken = Suspension.objects.filter(_one_of(targets, OWN_PATHS), ended_at=None).first()
-    if taken is not None:
-        raise ValidationError(f"{taken.target} is suspended already: look again.", code="taken")
+    held = Suspension.objects.filter(_one_of(targets, OWN_PATHS), ended_at=None).select_related(
+        "person", "device__person", "peer__device__person", "peer__server"
+    )
+    if held:
+        names = ", ".join(str(one.target) for one in held)
+        raise ValidationError({"targets": ValidationError(f"Suspended already: {names}.", code="taken")})
 
 
 def _refuse_disabled(target: Target) -> None:
-    user = target.user if isinstance(target, Person) else None
+    user = User.objects.filter(person=target).first() if isinstance(target, Person) else None
     if user is not None and not user.is_active:
         raise ValidationError(f"The sign-in {user} is disabled: enable it first.")
 
@@ -135,4 +168,9 @@ def suspend_disabled() -> int:
     """Whoever may not sign in any more has no tunnel either, until they may and an operator resumes them."""
     held = Suspension.objects.filter(ended_at=None).exclude(person=None).values("person")
     people = Person.objects.filter(user__is_active=False, left_at=None).exclude(pk__in=held)
-    return len([suspend(actor=SYSTEM, targets=[person], reason=DISABLED) for person in people])
+    done = 0
+    for person in people:
+        with suppress(ValidationError):  # somebody suspended them at this moment, or they left
+            suspend(actor=SYSTEM, targets=[person], reason=DISABLED)
+            done += 1
+    return done

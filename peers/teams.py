@@ -4,14 +4,14 @@ import datetime as dt
 from collections.abc import Sequence
 
 from django.core.exceptions import ValidationError
-from django.db.models import F
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
-from audit.services import Actor, act
+from audit.services import Actor, act, cut
 from audit.verbs import Verb
 from fleet.access import require_operator
 from fleet.models import Environment
-from peers.granting import lock_teams
+from peers.granting import lock_teams, refuse_ended
 from peers.models import Grant, Membership, Person, Team
 from peers.services import who_stay
 from peers.settle import Ending, settle
@@ -29,13 +29,13 @@ def add_team(*, actor: Actor, name: str, description: str = "") -> Team:
 
 def end_team(*, actor: Actor, team: Team, reason: str) -> Team:
     """The team is no more. Its grants have to be ended before, so that nobody loses access by the way."""
-    require_operator(actor, *environments_of(team))
     _need(reason)
     with act(Verb.TEAM_END, actor=actor, reason=reason) as this:
         lock_teams([team.pk])
-        if Grant.objects.filter(team=team, ended_at=None).exists():
-            raise ValidationError({"team": f"The team {team} has grants: end these first."})
+        require_operator(actor, *environments_of(team))
         now = timezone.now()
+        if _held_by([team], now).exists():
+            raise ValidationError({"team": f"The team {team} has grants: end these first."})
         if not Team.objects.filter(pk=team.pk, ended_at=None).update(ended_at=now):
             raise ValidationError("This team has ended already: look again.", code="taken")
         Membership.objects.filter(team=team, ended_at=None).update(ended_at=now)
@@ -48,23 +48,24 @@ def join_team(
     *, actor: Actor, team: Team, people: Sequence[Person], until: dt.datetime | None = None, reason: str = ""
 ) -> list[Membership]:
     """These people have what the team has, from now on. The actor operates all of it."""
-    require_operator(actor, *environments_of(team))
     if not people:
         raise ValidationError({"people": "Choose at least one person."})
     with act(Verb.TEAM_JOIN, actor=actor, reason=reason) as this:
         lock_teams([team.pk])
+        require_operator(actor, *environments_of(team))
         now = timezone.now()
-        _refuse_ended(team)
+        refuse_ended(team)
         # Who was in it until a time that is over may come again.
         over = Membership.objects.filter(team=team, person__in=people, ended_at=None, until__lte=now)
         over.update(ended_at=F("until"))
         joined = [Membership(person=one, team=team, until=until, added_by=str(actor)) for one in who_stay(people)]
+        _refuse_members(team, joined)
         for membership in joined:
             membership.full_clean()
             _check_end(membership, now)
         Membership.objects.bulk_create(joined)
-        settle([person.pk for person in people], this=this, ending=Ending())
-        this.on(team, changes={"members": ["", ", ".join(person.name for person in people)[:2000]]})
+        settle([one.person_id for one in joined], this=this, ending=Ending())
+        this.on(team, changes={"members": ["", cut(", ".join(one.person.name for one in joined), 2000)]})
     return joined
 
 
@@ -74,21 +75,33 @@ def leave_team(*, actor: Actor, memberships: Sequence[Membership], reason: str) 
         raise ValidationError({"memberships": "Choose at least one membership."})
     _need(reason)
     teams = {membership.team for membership in memberships}
-    require_operator(actor, *{place for team in teams for place in environments_of(team)})
     with act(Verb.TEAM_LEAVE, actor=actor, reason=reason) as this:
         lock_teams(team.pk for team in teams)
+        require_operator(actor, *environments_of(*teams))
         ids, people = [one.pk for one in memberships], {one.person_id for one in memberships}
         if Membership.objects.filter(pk__in=ids, ended_at=None).update(ended_at=timezone.now()) != len(ids):
             raise ValidationError("One of these memberships has ended already: look again.", code="taken")
         settle(people, this=this, ending=Ending(is_decided=len(people) == 1), issues=False)
         names = ", ".join(str(one) for one in memberships)
-        this.on(memberships[0].team, changes={"members": [names[:2000], ""]})
+        this.on(memberships[0].team, changes={"members": [cut(names, 2000), ""]})
 
 
-def environments_of(team: Team) -> set[Environment]:
-    """Where the team has access, or will have."""
-    held = Grant.objects.filter(team=team, ended_at=None).select_related("environment", "server__environment")
+def environments_of(*teams: Team) -> set[Environment]:
+    """Where these teams have access, or will have."""
+    held = _held_by(teams, timezone.now()).select_related("environment", "server__environment")
     return {grant.place for grant in held}
+
+
+def _held_by(teams: Sequence[Team], now: dt.datetime) -> QuerySet[Grant]:
+    """What is over gives nobody anything, whether somebody ended it or not."""
+    return Grant.objects.filter(Q(until=None) | Q(until__gt=now), team__in=teams, ended_at=None)
+
+
+def _refuse_members(team: Team, joining: Sequence[Membership]) -> None:
+    there = Person.objects.filter(memberships__team=team, memberships__ended_at=None)
+    names = ", ".join(map(str, there.filter(pk__in=[one.person_id for one in joining])))
+    if names:
+        raise ValidationError({"people": ValidationError(f"In the team {team} already: {names}.", code="taken")})
 
 
 def _check_end(membership: Membership, now: dt.datetime) -> None:
@@ -96,11 +109,6 @@ def _check_end(membership: Membership, now: dt.datetime) -> None:
         raise ValidationError({"until": "Give an end in the future."})
     if membership.until is None and membership.person.kind == Person.Kind.CONTRACTOR:
         raise ValidationError({"until": f"{membership.person} is a contractor: their access needs an end date."})
-
-
-def _refuse_ended(team: Team) -> None:
-    if Team.objects.filter(pk=team.pk).exclude(ended_at=None).exists():
-        raise ValidationError({"team": f"The team {team} is no more."})
 
 
 def _need(reason: str) -> None:

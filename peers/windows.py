@@ -74,8 +74,21 @@ def _of_span(span: Span, tz: ZoneInfo, begin: dt.datetime, end: dt.datetime) -> 
 
 def _at(day: dt.date, minutes: int, tz: ZoneInfo) -> int:
     day += DAY * (minutes // (24 * 60))
-    clock = dt.time(minutes % (24 * 60) // 60, minutes % 60)
-    return int(dt.datetime.combine(day, clock, tz).timestamp())
+    clock = dt.datetime.combine(day, dt.time(minutes % (24 * 60) // 60, minutes % 60), tz)
+    moment, before = int(clock.timestamp()), int(clock.replace(fold=1).timestamp())
+    return _leap(tz, before, moment) if before < moment else moment
+
+
+def _leap(tz: ZoneInfo, low: int, high: int) -> int:
+    """When the clock is put forward between two moments: it shows no time that it leaps over."""
+    late = dt.datetime.fromtimestamp(high, tz).utcoffset()
+    while high - low > 1:
+        middle = (low + high) // 2
+        if dt.datetime.fromtimestamp(middle, tz).utcoffset() == late:
+            high = middle
+        else:
+            low = middle
+    return high
 
 
 def cut(found: Iterable[Interval], low: int, high: int) -> list[Interval]:

@@ -1,98 +1,36 @@
 """Every act that a person can ask for, each on a world of its own, for tests that hold for all of them."""
 
 import datetime as dt
-import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-from django.apps import apps
-from django.db import connection
 from django.utils import timezone
 
-from audit.services import SYSTEM, Actor
+from audit.services import Actor
 from fleet import named_pools, rotation, tokens
 from fleet import services as fleet
 from fleet.keyrings import PRESHARED_KEYS
-from fleet.models import AddressRange, ApiToken, Environment, Pool, Role, Server, User
-from nodes.models import HeldPush, Hold, ReviewItem
 from nodes.reviews import decide_review
 from nodes.services import approve_hold, request_enrolment
-from peers import granting, linking, requests, reserving, revocation, routing, static
+from peers import (
+    granting,
+    leaving,
+    linking,
+    lost,
+    moving,
+    requests,
+    reserving,
+    revocation,
+    routing,
+    static,
+    suspending,
+    teams,
+)
 from peers import services as people
-from peers.models import AccessRequest, Device, Grant, Peer, Person, RoutedNetwork, StaticAddress
-from tests.build import make_device, make_grant, make_person, make_request, make_review, make_server, new_public_key
+from tests.asked import Asked
+from tests.asked import asked as _asked
+from tests.build import new_public_key
+from tests.worlds import WHY, World
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGPHsUrqbpUg/9ZfP1jI0tuLQCkmVpXySYcqc3ROLWSe"
-WHY = "ticket 4711"
-
-
-@dataclass(frozen=True)
-class World:
-    """One environment with a server, a person on it, a hold, a review item, a request that two have to approve, and
-    what belongs to an administrator."""
-
-    environment: Environment
-    server: Server
-    person: Person
-    device: Device
-    grant: Grant
-    request: AccessRequest
-    hold: Hold
-    review: ReviewItem
-    user: User
-    leaver: User
-    role: Role
-    token: ApiToken
-    pool: Pool
-    reservation: AddressRange
-    static: StaticAddress
-    route: RoutedNetwork
-
-
-def make_world(environment: Environment) -> World:
-    server = make_server(environment)
-    person = make_person(f"Carol of {environment}")
-    grant = make_grant(person, environment)
-    device = make_device(person)
-    Environment.objects.filter(pk=environment.pk).update(needs_second=True)
-    request = make_request(person, environment)
-    hold = Hold.objects.create(act=uuid.uuid4(), cause=f"a cause in {environment}")
-    HeldPush.objects.create(hold=hold, server=server, removals=9, held=50)
-    review = make_review(Peer.objects.get(device=device, server=server))
-    user = fleet.add_user(actor=SYSTEM, username=f"u-{environment}", email="", password=None, is_superuser=False)
-    leaver = fleet.add_user(actor=SYSTEM, username=f"l-{environment}", email="", password=None, is_superuser=False)
-    fleet.disable_user(actor=SYSTEM, user=leaver, reason=WHY)
-    role = fleet.give_role(actor=SYSTEM, user=user, name=Role.Name.AUDITOR, environment=environment)
-    token, _ = tokens.add_token(actor=SYSTEM, user=user, name=f"t-{environment}", scope=ApiToken.Scope.READ)
-    own = _addresses(server, make_device(person, "router"))
-    return World(environment, server, person, device, grant, request, hold, review, user, leaver, role, token, *own)
-
-
-def _addresses(server: Server, router: Device) -> tuple[Pool, AddressRange, StaticAddress, RoutedNetwork]:
-    """A named pool, a reservation, and what a second device of the person has for itself."""
-    asked: dict[str, Any] = {"actor": SYSTEM, "server": server, "reason": WHY}
-    return (
-        named_pools.add_pool(actor=SYSTEM, server=server, name="contractors", ipv4=f"{server.pool4[1024]}/24"),
-        reserving.reserve_addresses(addresses=f"{server.pool4[60]}-{server.pool4[69]}", **asked),
-        static.assign_address(device=router, ipv4=str(server.pool4[99]), **asked),
-        routing.route_network(device=router, network="192.168.7.0/24", **asked),
-    )
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One act: how it is asked for, what the ledger then says, and who may ask."""
-
-    verb: str
-    ask: Callable[[World, Actor], object]
-    target: Callable[[World], str]
-    reason: str = ""
-    # place: operators of the environment; helpdesk: these and its helpdesk; operator: of any; admin: superusers
-    who: str = "place"
-
-    def __str__(self) -> str:
-        return self.ask.__name__
 
 
 def _in_a_month() -> dt.datetime:
@@ -105,17 +43,6 @@ def _server(world: World, actor: Actor) -> object:
     return fleet.add_server(
         actor=actor, environment=world.environment, name="new", host=host, endpoint_host=host, **pools
     )
-
-
-def _asked(verb: str, target: Callable[[World], str], service: Callable[..., object], **rest: Any) -> Asked:
-    """`rest`: reason and who; all else are arguments, called with the world where they are functions."""
-    reason, who = rest.pop("says", ""), rest.pop("who", "place")
-
-    def ask(world: World, actor: Actor) -> object:
-        return service(actor=actor, **{name: v(world) if callable(v) else v for name, v in rest.items()})
-
-    ask.__name__ = service.__name__
-    return Asked(verb, ask, target, reason, who)
 
 
 ACTS = [
@@ -379,19 +306,85 @@ ACTS = [
         reason=WHY,
         says=WHY,
     ),
+    _asked("team.add", lambda w: "net", teams.add_team, name="net", who="operator"),
+    _asked(
+        "team.join",
+        lambda w: w.team.name,
+        teams.join_team,
+        team=lambda w: w.team,
+        people=lambda w: [w.guest],
+        reason=WHY,
+        says=WHY,
+    ),
+    _asked(
+        "team.leave",
+        lambda w: w.team.name,
+        teams.leave_team,
+        memberships=lambda w: [w.membership],
+        reason=WHY,
+        says=WHY,
+    ),
+    _asked(
+        "team.end",
+        lambda w: w.empty.name,
+        teams.end_team,
+        team=lambda w: w.empty,
+        reason=WHY,
+        says=WHY,
+        who="operator",
+    ),
+    _asked(
+        "grant.move",
+        lambda w: f"{w.moving.person} to {w.other}",
+        moving.move_grant,
+        grant=lambda w: w.moving,
+        server=lambda w: w.other,
+        reason=WHY,
+        says=WHY,
+    ),
+    _asked("peer.let_in", lambda w: str(w.waiting), moving.let_in, peer=lambda w: w.waiting, reason=WHY, says=WHY),
+    _asked(
+        "suspension.begin",
+        lambda w: str(w.person),
+        suspending.suspend,
+        targets=lambda w: [w.person],
+        reason=WHY,
+        says=WHY,
+        who="helpdesk",
+    ),
+    _asked(
+        "suspension.end",
+        lambda w: str(w.suspension.target),
+        suspending.resume,
+        suspension=lambda w: w.suspension,
+        reason=WHY,
+        says=WHY,
+    ),
+    _asked(
+        "person.leave",
+        lambda w: str(w.person),
+        leaving.offboard,
+        people=lambda w: [w.person],
+        reason=WHY,
+        says=WHY,
+        also=("revocation.add",),
+    ),
+    _asked(
+        "revocation.add",
+        lambda w: str(w.device),
+        lost.report_lost,
+        device=lambda w: w.device,
+        reason=WHY,
+        says=f"lost: {WHY}",
+        who="helpdesk",
+    ),
+    _asked(
+        "device.register",
+        lambda w: f"{w.person}'s laptop",
+        lost.report_lost,
+        device=lambda w: w.device,
+        public_key=lambda w: new_public_key(),
+        says="in place of the lost laptop",
+        also=("revocation.add",),
+    ),
 ]
-
-
-def everything() -> dict[str, list[dict[str, Any]]]:
-    """All rows of our own tables."""
-    models = [model for app in ("audit", "fleet", "peers", "nodes") for model in apps.get_app_config(app).get_models()]
-    return {model.__name__: list(model._default_manager.order_by("pk").values()) for model in models}
-
-
-def fill_the_ledger() -> None:
-    """From now on, until the transaction ends, the database takes no Event; as where its disk is full."""
-    statement = "SET CONSTRAINTS ALL IMMEDIATE; ALTER TABLE audit_event ADD CONSTRAINT full_up CHECK (false) NOT VALID"
-    if connection.vendor == "sqlite":
-        statement = "CREATE TRIGGER full_up BEFORE INSERT ON audit_event BEGIN SELECT RAISE(ABORT, 'full'); END"
-    with connection.cursor() as cursor:
-        cursor.execute(statement)

@@ -8,7 +8,7 @@ from django.db.models import Exists, OuterRef, Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -22,21 +22,24 @@ from fleet.rest import Input, Reason, Resource, Text, Visible
 from fleet.scope import visible_environments, visible_servers
 from fleet.sealing import SealBroken
 from fleet.sign_in import MayFetchSecret
-from peers import granting, revocation, services
+from peers import granting, moving, revocation, services
 from peers.access import (
+    of_person,
     visible_devices,
     visible_grants,
     visible_peers,
     visible_people,
     visible_receipts,
     visible_revocations,
+    visible_teams,
 )
-from peers.api.linking import Linking
 from peers.api.own import MaySeeOwn
 from peers.api.requests import StorySerializer
 from peers.idle import is_idle
-from peers.models import Device, Grant, Peer, Person, Receipt, Revocation
+from peers.models import Device, Grant, Peer, Person, Receipt, Revocation, Team
+from peers.rights import open_memberships
 from peers.selectors import NotEnrolled, address_of, config_of
+from peers.states import GRANT_STATES, grant_state, grants_in, peer_state
 
 
 class PersonSerializer(serializers.ModelSerializer[Person]):
@@ -44,7 +47,7 @@ class PersonSerializer(serializers.ModelSerializer[Person]):
 
     class Meta:
         model = Person
-        fields = ("id", "name", "email", "kind", "user", "created_at")
+        fields = ("id", "name", "email", "kind", "user", "created_at", "left_at")
 
 
 class PersonInput(Input):
@@ -53,9 +56,20 @@ class PersonInput(Input):
     kind = Text(required=False)
 
 
-class PersonViewSet(Linking):
+class PersonFilter(django_filters.FilterSet):
+    name = django_filters.CharFilter()
+    email = django_filters.CharFilter()
+    kind = django_filters.ChoiceFilter(choices=Person.Kind.choices)
+    team = django_filters.NumberFilter(method="in_team", min_value=1, max_value=2**63 - 1, decimal_places=0)
+    has_left = django_filters.BooleanFilter(field_name="left_at", lookup_expr="isnull", exclude=True)
+
+    def in_team(self, rows: QuerySet[Person], name: str, value: int) -> QuerySet[Person]:
+        return rows.filter(pk__in=open_memberships(timezone.now()).filter(team=value).values("person"))
+
+
+class PersonViewSet(Resource[Person]):
     serializer_class = PersonSerializer
-    filterset_fields = ("name", "email", "kind")
+    filterset_class = PersonFilter
 
     def get_queryset(self) -> QuerySet[Person]:
         return visible_people(self.request.user)
@@ -104,25 +118,40 @@ class DeviceViewSet(Resource[Device]):
 
 class GrantSerializer(serializers.ModelSerializer[Grant]):
     request = StorySerializer(allow_null=True)
+    holder = serializers.CharField()
+    state = serializers.SerializerMethodField()
 
     class Meta:
         model = Grant
         fields = (
-            *("id", "person", "team", "environment", "server", "networks", "hours", "pool", "begins_at", "until"),
-            *("reason", "granted_by", "request", "ended_at"),
+            *("id", "person", "team", "holder", "environment", "server", "networks", "hours", "pool", "begins_at"),
+            *("until", "state", "reason", "granted_by", "request", "moved_from", "ended_at"),
         )
+
+    @extend_schema_field(serializers.ChoiceField(GRANT_STATES))
+    def get_state(self, grant: Grant) -> str:
+        return grant_state(grant)
 
 
 class GrantInput(Input):
-    person = Visible(Person, visible_people)
+    person = Visible(Person, visible_people, required=False)
+    team = Visible(Team, visible_teams, required=False)
     environment = Visible(Environment, visible_environments, required=False, allow_null=True)
     server = Visible(Server, visible_servers, required=False, allow_null=True)
     networks = serializers.ListField(child=Text(), required=False, max_length=100)
+    hours = Text(required=False, allow_blank=True)
+    pool = Text(required=False, allow_blank=True)
+    begins_at = serializers.DateTimeField(required=False, allow_null=True)
     until = serializers.DateTimeField(required=False, allow_null=True)
     reason = Reason()
 
 
 class ReasonInput(Input):
+    reason = Reason()
+
+
+class MoveInput(Input):
+    server = Visible(Server, visible_servers)
     reason = Reason()
 
 
@@ -135,9 +164,14 @@ class GrantsInput(Input):
 
 class GrantFilter(django_filters.FilterSet):
     person = by_id("person_id")
+    team = by_id("team_id")
     environment = by_id("environment_id")
     server = by_id("server_id")
     is_ended = django_filters.BooleanFilter(field_name="ended_at", lookup_expr="isnull", exclude=True)
+    state = django_filters.ChoiceFilter(choices=[(state, state) for state in GRANT_STATES], method="in_state")
+
+    def in_state(self, rows: QuerySet[Grant], name: str, value: str) -> QuerySet[Grant]:
+        return grants_in(rows, value)
 
 
 class GrantViewSet(Resource[Grant]):
@@ -160,6 +194,13 @@ class GrantViewSet(Resource[Grant]):
         grant.refresh_from_db()
         return self.shown(grant)
 
+    @extend_schema(request=MoveInput, responses={201: GrantSerializer})
+    @action(detail=True, methods=["post"], filterset_class=None)
+    def move(self, request: Request, pk: str) -> Response:
+        """The same right to another server; the answer is the new grant."""
+        grant = self.get_object()
+        return self.shown(moving.move_grant(actor=self.actor, grant=grant, **self.given(MoveInput)), 201)
+
     @extend_schema(operation_id="grants_end_many", request=GrantsInput, responses=GrantSerializer(many=True))
     @action(detail=False, methods=["post"], url_path="end", url_name="end-many", filterset_class=None)
     def end_many(self, request: Request) -> Response:
@@ -178,6 +219,8 @@ class PeerSerializer(serializers.ModelSerializer[Peer]):
     public_key = serializers.CharField(source="device.public_key")
     server_name = serializers.CharField(source="server.name")
     addresses = serializers.SerializerMethodField()
+    state = serializers.SerializerMethodField()
+    waits_for = serializers.UUIDField(source="waits_for_id", allow_null=True)
     endpoint = serializers.CharField(source="status.endpoint")
     latest_handshake_at = serializers.DateTimeField(source="status.latest_handshake_at", allow_null=True)
     transfer_rx = serializers.IntegerField(source="status.transfer_rx")
@@ -187,12 +230,17 @@ class PeerSerializer(serializers.ModelSerializer[Peer]):
         model = Peer
         fields = (
             *("id", "device", "device_name", "person", "public_key", "server", "server_name", "addresses"),
-            *("networks", "expires_at", "issued_at", "issued_by", "ended_at", "end", "gone_at"),
-            *("endpoint", "latest_handshake_at", "transfer_rx", "transfer_tx"),
+            *("networks", "windows", "expires_at", "issued_at", "issued_by", "ended_at", "end", "gone_at"),
+            *("state", "waits_for", "endpoint", "latest_handshake_at", "transfer_rx", "transfer_tx"),
         )
 
     def get_addresses(self, peer: Peer) -> list[str]:
         return [address_of(peer.ipv4), address_of(peer.ipv6)]
+
+    def get_state(self, peer: Peer) -> str:
+        """One of connected, issued, suspending, suspended, letting in, outside its hours, shut at its machine, leaving,
+        gone, or `waits for` and the server that it moved from."""
+        return peer_state(peer)
 
 
 class PeerFilter(django_filters.FilterSet):
@@ -240,6 +288,13 @@ class PeerViewSet(Resource[Peer]):
     def config(self, request: HttpRequest, pk: str) -> HttpResponse:
         return config_answer(self.actor, self.get_object())
 
+    @extend_schema(operation_id="peers_let_in", request=ReasonInput, responses=PeerSerializer)
+    @action(detail=True, methods=["post"], url_path="let-in", filterset_class=None)
+    def let_in(self, request: Request, pk: str) -> Response:
+        """Of a peer that moved: without the word of its old server."""
+        peer = self.get_object()
+        return self.shown(moving.let_in(actor=self.actor, peer=peer, **self.given(ReasonInput)))
+
 
 class ReceiptSerializer(serializers.ModelSerializer[Receipt]):
     server_name = serializers.CharField(source="server.name")
@@ -286,7 +341,18 @@ class RevocationInput(Input):
 
 
 class RevocationFilter(django_filters.FilterSet):
-    person = by_id("person_id")
+    person = django_filters.NumberFilter(method="of_one", min_value=1, max_value=2**63 - 1, decimal_places=0)
+
+    def of_one(self, rows: QuerySet[Revocation], name: str, value: int) -> QuerySet[Revocation]:
+        return of_person(rows, int(value))
+
+
+def shown_revocations(user: object, rows: QuerySet[Revocation]) -> QuerySet[Revocation]:
+    """With the receipts that the user sees, and whether any is pending."""
+    seen = visible_receipts(user).select_related(None).select_related("server")
+    waiting = Receipt.objects.filter(revocation=OuterRef("pk"), confirmed_at=None)
+    seen_receipts = Prefetch("receipts", queryset=seen, to_attr="seen_receipts")
+    return rows.annotate(is_waiting=Exists(waiting)).prefetch_related(seen_receipts)
 
 
 class RevocationViewSet(Resource[Revocation]):
@@ -294,18 +360,12 @@ class RevocationViewSet(Resource[Revocation]):
     filterset_class = RevocationFilter
 
     def get_queryset(self) -> QuerySet[Revocation]:
-        return self.with_receipts(visible_revocations(self.request.user))
-
-    def with_receipts(self, rows: QuerySet[Revocation]) -> QuerySet[Revocation]:
-        seen = visible_receipts(self.request.user).select_related(None).select_related("server")
-        waiting = Receipt.objects.filter(revocation=OuterRef("pk"), confirmed_at=None)
-        seen_receipts = Prefetch("receipts", queryset=seen, to_attr="seen_receipts")
-        return rows.annotate(is_waiting=Exists(waiting)).prefetch_related(seen_receipts)
+        return shown_revocations(self.request.user, visible_revocations(self.request.user))
 
     @extend_schema(request=RevocationInput, responses={201: RevocationSerializer})
     def create(self, request: Request) -> Response:
         row = _revoke(self.actor, **self.given(RevocationInput))
-        return self.shown(self.with_receipts(Revocation.objects.all()).get(pk=row.pk), 201)
+        return self.shown(shown_revocations(self.actor, Revocation.objects.all()).get(pk=row.pk), 201)
 
 
 def _revoke(

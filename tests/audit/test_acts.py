@@ -8,7 +8,8 @@ from audit.context import acting_from
 from audit.models import Event
 from audit.services import SYSTEM, AtMachine
 from fleet.models import Environment, User
-from tests.acts import ACTS, Asked, World, everything, fill_the_ledger, make_world
+from tests.acts import ACTS, Asked
+from tests.worlds import World, everything, fill_the_ledger, make_world
 
 pytestmark = [pytest.mark.django_db, pytest.mark.parametrize("asked", ACTS, ids=str)]
 
@@ -23,7 +24,8 @@ def test_an_act_writes_exactly_one_event_that_tells_who_what_and_why(asked: Aske
     last = before["Event"][-1]["id"]
     with acting_from("person", "", "198.51.100.7"):
         asked.ask(world, alice)
-    event = Event.objects.get(pk__gt=last)
+    *others, event = Event.objects.filter(pk__gt=last).order_by("pk")
+    assert tuple(other.verb for other in others) == asked.also
     assert (event.verb, event.actor, event.actor_label) == (asked.verb, alice, "alice")
     assert (event.target_label, event.reason) == (asked.target(world), asked.reason)
     assert (event.origin, event.remote_addr) == ("person", "198.51.100.7")

@@ -14,7 +14,8 @@ from peers.reserving import reserve_addresses
 from peers.revocation import revoke_devices
 from peers.routing import route_network
 from peers.static import assign_address
-from peers.teams import add_team
+from peers.suspending import suspend
+from peers.teams import add_team, join_team
 from tests.build import make_device, make_grant, make_person, make_request, make_review, make_server
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8Z"
@@ -28,7 +29,9 @@ def furnish(environment: Environment, user: User, count: int = 1) -> None:
         make_request(person, environment)
         make_device(person)
         _address_all(server, make_device(person, "router"))
-        add_team(actor=SYSTEM, name=f"team-{Team.objects.count()}")
+        team = add_team(actor=SYSTEM, name=f"team-{Team.objects.count()}")
+        join_team(actor=SYSTEM, team=team, people=[person])
+        suspend(actor=SYSTEM, targets=[make_device(person, "tablet")], reason="ill")
         old = make_device(person, "old phone")
         revoke_devices(actor=SYSTEM, devices=[old], reason="lost")
         Run.objects.create(server=server, epoch=1, generation=1, outcome=Run.Outcome.APPLIED)

@@ -18,7 +18,7 @@ from tests.fleet.scenes import furnish
 MODELS = sorted(admin.site._registry, key=lambda model: model._meta.label)
 ADDED = {
     *("fleet.ApiToken", "fleet.Bastion", "fleet.Environment", "fleet.Role", "fleet.Server", "fleet.User"),
-    *("peers.AccessRequest", "peers.Device", "peers.Grant", "peers.Person"),
+    *("peers.AccessRequest", "peers.Device", "peers.Grant", "peers.Person", "peers.Team"),
     *("fleet.AddressRange", "fleet.Pool", "peers.RoutedNetwork", "peers.StaticAddress"),
 }
 SCRIPT = "<script>alert(1)</script>{{7*7}}{% debug %}"
@@ -41,7 +41,7 @@ def test_no_page_of_django_s_own_is_left_over() -> None:
         *("audit.Event", "fleet.ApiToken", "fleet.Bastion", "fleet.Environment", "fleet.Role", "fleet.Server"),
         *("fleet.User", "nodes.Enrolment", "nodes.Hold", "nodes.PlanRequest", "nodes.ReviewItem", "nodes.Run"),
         *("peers.Device", "peers.Grant", "peers.Peer", "peers.Person", "peers.Revocation"),
-        *("peers.AccessRequest", "peers.Team"),
+        *("peers.AccessRequest", "peers.Membership", "peers.Suspension", "peers.Team"),
         *("fleet.AddressRange", "fleet.Pool", "peers.RoutedNetwork", "peers.StaticAddress"),
     }
 

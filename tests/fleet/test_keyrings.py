@@ -31,8 +31,8 @@ from nodes.models import Credential
 from nodes.targets import keep, new_key_for, private_key_of
 from peers.models import Peer
 from peers.selectors import config_of
-from tests.acts import everything
 from tests.build import make_peers, make_server
+from tests.worlds import everything
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = base64.b64encode(b"1" * 32).decode()

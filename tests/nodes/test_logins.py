@@ -19,8 +19,9 @@ from nodes.enrol import run_enrolment
 from nodes.models import BootstrapLogin, Enrolment
 from nodes.pool import SessionPool
 from nodes.services import login_place, request_enrolment
-from tests.acts import HOST_KEY, everything
+from tests.acts import HOST_KEY
 from tests.build import make_server
+from tests.worlds import everything
 
 pytestmark = pytest.mark.django_db
 CANARY = "canary-password-6f1d"

@@ -14,11 +14,11 @@ from django.conf import settings
 from fleet.models import Environment
 from fleet.sealing import Keyring, new_key
 from nodes.targets import keep, new_key_for
-from tests.acts import everything
 from tests.build import make_peers, make_server
 from tests.lab.waiting import wait_for
 from tests.nodes.lab.parts import QUEUES, Part, console_environment
 from tests.running import free_port
+from tests.worlds import everything
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

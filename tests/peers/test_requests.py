@@ -17,8 +17,8 @@ from peers.linking import link_user
 from peers.models import AccessRequest, Grant, Peer, Person
 from peers.requests import approve_request, cancel_request, deny_request, may_approve, may_cancel, request_access
 from peers.suspending import resume, suspend
-from tests.acts import everything
 from tests.build import make_device, make_person, make_request, make_server
+from tests.worlds import everything
 
 pytestmark = pytest.mark.django_db
 DAY = dt.timedelta(days=1)

@@ -1,0 +1,44 @@
+"""A lost device: its key dies everywhere at once, and another device may take its place at once."""
+
+from django.db import transaction
+
+from audit.services import Actor, act, cut
+from audit.verbs import Verb
+from fleet.models import User
+from peers.models import Device, Person, Revocation
+from peers.revocation import carry_out, require_revoker
+from peers.services import issue_device, require_registrar, who_stay
+from peers.settle import lock_keys
+
+
+def report_lost(
+    *, actor: Actor, device: Device, reason: str = "", public_key: str = "", name: str = ""
+) -> tuple[Revocation, Device | None]:
+    """By whoever may revoke it, or by the person whose it is, without any role. With the `public_key` of another device
+    that one is issued in the same transaction, at fresh addresses: those of the lost one rest."""
+    new = Device(person=device.person, name=name or device.name, public_key=public_key) if public_key else None
+    row = Revocation(label=str(device), person=device.person, revoked_by=str(actor))
+    row.reason = cut(f"lost: {reason}", 500) if reason.strip() else "lost"
+    with transaction.atomic():
+        if new is not None:
+            new.clean_fields()
+            lock_keys([device.public_key, public_key])
+            who_stay([device.person])
+        if not is_own(actor, device.person):
+            require_revoker(actor, [device.public_key])
+        carry_out(actor, row, [device.public_key])
+        if new is not None:
+            _issue(actor, new, device)
+    return row, new
+
+
+def _issue(actor: Actor, new: Device, lost: Device) -> None:
+    with act(Verb.DEVICE_REGISTER, actor=actor, reason=f"in place of the lost {lost.name}") as this:
+        if not is_own(actor, new.person):
+            require_registrar(actor, new.person)
+        issue_device(this, new)
+
+
+def is_own(actor: Actor, person: Person) -> bool:
+    """Whether the actor signs in as this person, who has not left."""
+    return isinstance(actor, User) and actor.is_active and person.user_id == actor.pk and person.left_at is None

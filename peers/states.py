@@ -1,0 +1,88 @@
+"""One word for each peer and grant: what holds now, and never more than is known."""
+
+import datetime as dt
+from typing import Any
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils import timezone
+
+from peers.models import Grant, Membership, Peer, Suspension
+from peers.windows import is_within
+
+OPEN_REVIEW = Q(reviews__isnull=False, reviews__decided_at=None)  # `nodes` keeps them
+PEER_COLOURS = {
+    **{"connected": "success", "issued": "info", "letting in": "info", "gone": ""},
+    **dict.fromkeys(("suspending", "suspended", "waits", "outside its hours", "leaving"), "warning"),
+    "shut at its machine": "danger",
+}
+
+
+def with_causes(peers: QuerySet[Peer]) -> QuerySet[Peer]:
+    """Peers with what keeps them out: `is_suspended`, and `is_shut_there` for what was done at their machine, under
+    this key or one that it replaces."""
+    held = Suspension.objects.filter(ended_at=None)
+    line = Q(pk=OuterRef("pk")) | Q(pk=OuterRef("replaces")) | Q(pk=OuterRef("replaces__replaces"))
+    return peers.annotate(
+        is_suspended=Exists(held.filter(peer=OuterRef("pk")))
+        | Exists(held.filter(device=OuterRef("device")))
+        | Exists(held.filter(person=OuterRef("device__person"))),
+        is_shut_there=Exists(Peer.objects.filter(OPEN_REVIEW).filter(line)),
+    ).select_related("waits_for__server")
+
+
+def peer_state(peer: Any) -> str:
+    """Of a live peer `with_causes`: whether it is let in, and if not, why and whether its server has confirmed that."""
+    if peer.ended_at is not None:
+        return "gone" if peer.gone_at else "leaving"
+    if peer.is_shut_there:
+        return "shut at its machine"
+    if peer.is_suspended:
+        return "suspended" if peer.status.shut_at else "suspending"
+    if peer.waits_for is not None:
+        return f"waits for {peer.waits_for.server.name}"
+    if not is_within(peer.windows, timezone.now()):
+        return "outside its hours"
+    if peer.status.shut_at:
+        return "letting in"
+    return "connected" if peer.status.is_connected else "issued"
+
+
+GRANT_STATES = ("open", "begins later", "over", "ended")
+
+
+def grant_state(grant: Grant) -> str:
+    """`over`: its time has come. `ended`: somebody ended it before."""
+    now = timezone.now()
+    if grant.ended_at:
+        return "ended"
+    if grant.until and grant.until <= now:
+        return "over"
+    return "open" if grant.begins_at <= now else "begins later"
+
+
+def grants_in(rows: QuerySet[Grant], state: str) -> QuerySet[Grant]:
+    """Grants that `grant_state` calls so."""
+    if state == "ended":
+        return rows.exclude(ended_at=None)
+    now, rows = timezone.now(), rows.filter(ended_at=None)
+    if state == "over":
+        return rows.filter(until__lte=now)
+    rows = rows.filter(Q(until=None) | Q(until__gt=now))
+    return rows.filter(begins_at__lte=now) if state == "open" else rows.filter(begins_at__gt=now)
+
+
+def membership_state(membership: Membership) -> str:
+    if membership.ended_at:
+        return "ended"
+    return "over" if membership.until and membership.until <= timezone.now() else "open"
+
+
+def suspension_state(suspension: Suspension) -> str:
+    """`over`: what it kept out is gone for ever, and nobody needs to resume it."""
+    if suspension.ended_at:
+        return "ended"
+    target = suspension.target
+    over: tuple[dt.datetime | None, ...] = tuple(
+        getattr(target, name, None) for name in ("left_at", "revoked_at", "ended_at")
+    )
+    return "over" if any(over) else "open"

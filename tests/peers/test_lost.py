@@ -1,0 +1,99 @@
+"""A lost device: dead everywhere by one act, of an operator or of the person whose it is."""
+
+import pytest
+from django.core.exceptions import PermissionDenied, ValidationError
+
+from audit.services import SYSTEM
+from fleet.models import Environment, User
+from peers.leaving import offboard
+from peers.lost import report_lost
+from peers.models import Device, Peer, Person
+from tests.build import make_device, make_grant, make_person, make_server, new_public_key
+from tests.doors import browser, rows, script
+from tests.peers.test_admin_access import at, errors_of
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def device(staging: Environment, charlie: User) -> Device:
+    """Charlie's laptop, on two servers; he signs in and has no role."""
+    make_server(staging), make_server(staging)
+    person = make_person("Charlie")
+    Person.objects.filter(pk=person.pk).update(user=charlie)
+    make_grant(person, staging)
+    return make_device(Person.objects.get(pk=person.pk))
+
+
+def test_the_next_device_is_issued_at_once_at_other_addresses(device: Device, charlie: User) -> None:
+    old = set(Peer.objects.values_list("ipv4", flat=True))
+    key = new_public_key()
+    row, new = report_lost(actor=charlie, device=device, reason="on the train", public_key=key)
+    assert new is not None
+    assert (row.reason, row.tombstones.get().public_key) == ("lost: on the train", device.public_key)
+    assert (new.name, new.replaces, new.public_key) == ("laptop", None, key)
+    fresh = set(Peer.objects.filter(device=new, ended_at=None).values_list("ipv4", flat=True))
+    assert (len(fresh), fresh & old) == (2, set())
+    assert not Peer.objects.filter(device=device, ended_at=None).exists()
+
+
+def test_a_bad_next_key_leaves_the_lost_one_as_it_was(device: Device, bob: User) -> None:
+    """All or nothing: whoever is refused sees it, and asks again."""
+    before = rows()
+    for bad in ("x", device.public_key, make_device(make_person()).public_key):
+        with pytest.raises(ValidationError):
+            report_lost(actor=bob, device=device, public_key=bad)
+    assert (Device.objects.get(pk=device.pk).revoked_at, rows()["peers.Tombstone"]) == (None, 0)
+    assert rows()["peers.Peer"] == before["peers.Peer"]
+    assert report_lost(actor=bob, device=device)[1] is None
+
+
+def test_nobody_else_s_device_and_none_after_leaving(device: Device, charlie: User, bob: User) -> None:
+    """D4."""
+    other = make_device(make_person("Dave"))
+    caller, page = script(charlie), browser(charlie)
+    before = rows()
+    with pytest.raises(PermissionDenied):
+        report_lost(actor=charlie, device=other)
+    assert caller.post(f"devices/{other.pk}/lost") == caller.post("devices/999999/lost")
+    assert caller.post(f"devices/{other.pk}/lost")[0] == 404
+    assert page.post(at("peers_device_mine_lost", other.pk), {"_answered": "1"}).status_code == 404
+    assert page.post(at("peers_device_lost", other.pk), {"_answered": "1"}).status_code == 403
+    assert rows() == before
+    offboard(actor=SYSTEM, people=[device.person], reason="left")
+    assert caller.post(f"devices/{device.pk}/lost")[0] == 401
+
+
+def test_a_person_without_any_role_reports_their_own_over_http(device: Device, charlie: User) -> None:
+    caller, reader = script(charlie), script(charlie, scope="read")
+    assert [row["id"] for row in caller.get("devices/own")[1]] == [device.pk]
+    assert (caller.get("devices")[0], reader.post(f"devices/{device.pk}/lost")[0]) == (403, 403)
+    assert caller.post(f"devices/{device.pk}/lost", reason="a\nb")[1].keys() == {"reason"}
+    assert caller.post(f"devices/{device.pk}/lost", public_key="x")[1].keys() == {"public_key"}
+    code, body = caller.post(f"devices/{device.pk}/lost", public_key=new_public_key(), name="phone")
+    assert (code, body["device"]["name"], body["revocation"]["state"]) == (201, "phone", "pending")
+    assert body["revocation"]["reason"] == "lost"
+    assert caller.post(f"devices/{device.pk}/lost")[0] == 409
+
+
+def test_a_person_without_any_role_reports_their_own_on_a_page(device: Device, charlie: User) -> None:
+    page, mine = browser(charlie), at("peers_device_mine")
+    path = at("peers_device_mine_lost", device.pk)
+    assert path in page.get(mine).content.decode()
+    assert "My devices" in page.get("/admin/").content.decode()
+    assert page.get(path).status_code == 200
+    assert list(errors_of(page.post(path, {"_answered": "1", "public_key": "x"}))) == ["public_key"]
+    assert page.post(path, {"_answered": "1", "reason": "stolen"})["Location"] == mine
+    shown = page.get(mine).content.decode()
+    assert ("being revoked" in shown, path in shown) == (True, False)
+
+
+def test_an_operator_reports_it_in_two_steps_and_lands_where_the_proof_is(device: Device, bob: User) -> None:
+    """D4."""
+    page, path = browser(bob), at("peers_device_lost", device.pk)
+    assert path in page.get(at("peers_device_change", device.pk)).content.decode()
+    answer = page.post(path, {"_answered": "1", "reason": "", "public_key": new_public_key(), "name": "phone"})
+    new = Device.objects.get(revoked_at=None)
+    assert (answer["Location"], new.name) == (at("peers_device_change", new.pk), "phone")
+    other = browser(bob).post(at("peers_device_lost", new.pk), {"_answered": "1", "reason": ""})
+    assert "/revocation/" in other["Location"]
