@@ -292,9 +292,9 @@ ACTS = [
     ),
     _asked(
         "keyring.clear",
-        lambda w: str(w.device.peers.get()),
+        lambda w: str(w.review.peer),
         rotation.clear_broken,
-        row=lambda w: rotation.Broken(PRESHARED_KEYS, w.device.peers.get().pk, w.device.peers.get().preshared_key),
+        row=lambda w: rotation.Broken(PRESHARED_KEYS, w.review.peer.pk, w.review.peer.preshared_key),
         who="admin",
     ),
     _asked(

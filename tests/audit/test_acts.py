@@ -8,7 +8,8 @@ from audit.context import acting_from
 from audit.models import Event
 from audit.services import SYSTEM, AtMachine
 from fleet.models import Environment, User
-from tests.acts import ACTS, Asked
+from tests.acts import ACTS
+from tests.asked import Asked
 from tests.worlds import World, everything, fill_the_ledger, make_world
 
 pytestmark = [pytest.mark.django_db, pytest.mark.parametrize("asked", ACTS, ids=str)]

@@ -9,7 +9,8 @@ from fleet.models import Environment, Role, User
 from fleet.scope import scope_of
 from fleet.services import add_user, give_role
 from peers.suspending import resume, suspend
-from tests.acts import ACTS, Asked
+from tests.acts import ACTS
+from tests.asked import Asked
 from tests.worlds import WHY, everything, make_world
 
 pytestmark = pytest.mark.django_db
