@@ -84,7 +84,7 @@ def private_redis(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def private_postgresql(folder: Path) -> Iterator[str]:
+def private_postgresql(folder: Path, options: Sequence[str] = FAST) -> Iterator[str]:
     """The URL of a PostgreSQL that nobody else can reach; as root it runs as the user postgres."""
     programs, data = _postgresql_programs(), folder / "data"
     owner = _as_postgres() if os.geteuid() == 0 else []
@@ -96,7 +96,7 @@ def private_postgresql(folder: Path) -> Iterator[str]:
         cwd=folder,
         capture_output=True,
     )
-    command = [*owner, str(programs / "postgres"), "-D", str(data), "-k", str(folder), "-c", "listen_addresses=", *FAST]
+    command = [*owner, str(programs / "postgres"), "-D", str(data), "-k", str(folder), "-c", "listen_addresses=", *options]
     log = folder / "postgresql.log"
     with running(command, log) as process:
         _wait_for_socket(folder / ".s.PGSQL.5432", process, log)
