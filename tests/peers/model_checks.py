@@ -1,0 +1,118 @@
+"""Compares what the database and the desired states say with a model's world. It reads rows plainly, by itself."""
+
+import datetime as dt
+from collections import defaultdict
+from itertools import pairwise
+
+from django.db import connection
+from django.db.models import Q
+
+from fleet.models import AddressRange, Server
+from nodes.desired import desired_state
+from peers.models import Peer, Suspension, Tombstone
+from peers.rights import rights_of
+from tests.peers.model import Snapshot, World
+
+Seen = dict[int, tuple[int, set[str]]]  # server -> its generation, and the keys that it is to hold then
+Past = list[tuple[dt.datetime, Snapshot, set[tuple[int, int]]]]
+
+
+def check_present(world: World, seen: Seen) -> Seen:
+    """Peers, their terms, what each server is wanted to hold, tombstones and addresses. What a server is to hold is read
+    again where its generation is another than was seen; as servers are told of nothing else."""
+    rows = {
+        (row.device.public_key, row.server_id): row
+        for row in Peer.objects.filter(ended_at=None).select_related("device")
+    }
+    assert rows.keys() == {(peer.device.key, peer.server.pk) for peer in world.live()}
+    for peer in world.live():
+        row = rows[peer.device.key, peer.server.pk]
+        assert (row.networks, row.expires_at) == world.terms(peer)
+    wanted, now_seen = world.snapshot(), dict[int, tuple[int, set[str]]]()
+    generations = dict(Server.objects.values_list("pk", "generation"))
+    for server in world.servers:
+        before, keys = seen.get(server.pk, (0, set()))
+        if before != generations[server.pk]:
+            keys = set(desired_state(server.pk).content.peers)
+        now_seen[server.pk] = generations[server.pk], keys
+        assert keys.isdisjoint(world.dead_keys)
+        open_now = {key for key in keys if is_open(rows[key, server.pk], world.now)}
+        assert open_now == {key for (key, pk), state in wanted.items() if (pk, state) == (server.pk, "in")}
+    assert set(Tombstone.objects.values_list("public_key", flat=True)) == world.dead_keys
+    check_ranges()
+    return now_seen
+
+
+def is_open(row: Peer, now: dt.datetime) -> bool:
+    """As its server judges, which knows seconds alone."""
+    moment = now.timestamp()
+    if row.expires_at and row.expires_at <= now:
+        return False
+    return row.windows is None or any(begin <= moment < end for begin, end in row.windows)
+
+
+def check_ranges() -> None:
+    """What is taken on one server does not overlap, and what a live peer has is taken."""
+    taken = defaultdict(list)
+    for row in AddressRange.objects.filter(released_at=None):
+        taken[row.server_id].append((row.first, row.last))
+    for ranges in taken.values():
+        assert all(one[1] < other[0] for one, other in pairwise(sorted(ranges)))
+    live = Q(peers4__ended_at=None, peers4__isnull=False) | Q(peers6__ended_at=None, peers6__isnull=False)
+    assert not AddressRange.objects.filter(live).exclude(freed_at=None).exists()
+
+
+def check_rests(world: World) -> None:
+    """Each address of each server, one holder after another: nobody got it while it rested, but the heir of a key
+    that was alive there."""
+    rests = {server.pk: server.environment.rest for server in world.servers}
+    rows = {row.pk: row for row in Peer.objects.select_related("ipv4", "ipv6")}
+    held = defaultdict(list)
+    for row in rows.values():
+        held[row.server_id, row.ipv4.first].append(row)
+        held[row.server_id, row.ipv6.first].append(row)
+    for (server, _), holders in held.items():
+        holders.sort(key=lambda row: row.issued_at)
+        for before, after in ((one, two) for n, two in enumerate(holders) for one in holders[:n]):
+            if not is_heir(after, before, rows):
+                assert before.ended_at is not None and before.ended_at + rests[server] <= after.issued_at
+                assert before.gone_at is not None and before.gone_at <= after.issued_at
+
+
+def is_heir(after: Peer, before: Peer, rows: dict[object, Peer]) -> bool:
+    """Whether its key took over from the other's, perhaps by way of others, each while the one before it lived."""
+    while after.replaces_id is not None:
+        replaced = rows[after.replaces_id]
+        if replaced.ended_at is not None and replaced.ended_at <= after.issued_at:
+            return False
+        if replaced.pk == before.pk:
+            return True
+        after = replaced
+    return False
+
+
+def check_past(past: Past) -> None:
+    """At each time that was written down: who had a peer where, who was kept out, and who had a right."""
+    people = sorted({person for _, _, entitled in past for person, _ in entitled})
+    for at, snapshot, entitled in past:
+        lasted = Q(Q(ended_at=None) | Q(ended_at__gt=at))
+        peers = list(Peer.objects.filter(lasted, issued_at__lte=at).select_related("device"))
+        shut = list(Suspension.objects.filter(lasted, began_at__lte=at))
+        assert {(peer.device.public_key, peer.server_id): is_shut(peer, shut) for peer in peers} == {
+            spot: state == "suspended" for spot, state in snapshot.items()
+        }, at
+        rights = rights_of(people, at)
+        assert {(person, server) for person in rights for server in rights[person]} == entitled, at
+
+
+def is_shut(peer: Peer, suspensions: list[Suspension]) -> bool:
+    return any(
+        peer.pk == one.peer_id or peer.device_id == one.device_id or peer.device.person_id == one.person_id
+        for one in suspensions
+        if one.peer_id or one.device_id or one.person_id
+    )
+
+
+def check_constraints() -> None:
+    """Foreign keys too, which databases look at when a transaction is committed; these never are."""
+    connection.check_constraints()
