@@ -23,6 +23,11 @@ def lock_servers(ids: Iterable[int]) -> list[Server]:
     return list(Server.objects.select_for_update(of=("self",)).filter(pk__in=set(ids)).order_by("pk"))
 
 
+def hold_servers(ids: Iterable[int]) -> None:
+    """Locks as `lock_servers` does, where nothing of them is asked."""
+    list(Server.objects.select_for_update().filter(pk__in=set(ids)).order_by("pk").values_list("pk"))
+
+
 def mark_changed(server_ids: Iterable[int]) -> None:
     """Desired state of these servers changed. Call it last in the transaction."""
     ids = set(server_ids)

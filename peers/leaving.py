@@ -68,9 +68,10 @@ def _environments(people: Collection[int]) -> set[Environment]:
     lasting = Q(Q(until=None) | Q(until__gt=timezone.now()), person__in=people, ended_at=None)
     grants = Grant.objects.filter(lasting).select_related("environment", "server__environment")
     memberships = Membership.objects.filter(lasting).select_related("team")
-    live = Peer.objects.filter(device__person__in=people, ended_at=None).select_related("server__environment")
+    live = Peer.objects.filter(device__person__in=people, ended_at=None).order_by()
+    places = set(live.values_list("server__environment", flat=True))
     by_team = environments_of(*{one.team for one in memberships})
-    return {grant.place for grant in grants} | by_team | {peer.server.environment for peer in live}
+    return {grant.place for grant in grants} | by_team | set(Environment.objects.filter(pk__in=places))
 
 
 def may_offboard(actor: Actor, person: Person) -> bool:

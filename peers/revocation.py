@@ -9,7 +9,7 @@ from django.utils import timezone
 from audit.services import Act, Actor, AtMachine, act
 from audit.verbs import Verb
 from fleet.access import may_help, require_helpdesk
-from fleet.changes import DRAIN_REVOCATIONS, hint, lock_servers, raise_generation
+from fleet.changes import DRAIN_REVOCATIONS, hint, hold_servers, raise_generation
 from fleet.models import Environment, Server
 from peers.inheriting import hand_on_or_end
 from peers.keys import BadKey, parse_public_key
@@ -127,14 +127,15 @@ def _kill(row: Revocation, keys: list[str], this: Act) -> set[int]:
     devices = list(Device.objects.select_for_update(of=("self",)).filter(public_key__in=keys).order_by("pk"))
     Device.objects.filter(pk__in=[device.pk for device in devices]).update(revoked_at=now)
     Tombstone.objects.bulk_create(Tombstone(public_key=key, revocation=row) for key in keys)
-    peers = list(Peer.objects.filter(device__in=devices).select_related("device"))
+    public = {device.pk: device.public_key for device in devices}
+    peers = list(Peer.objects.filter(device__in=public).order_by().defer("preshared_key", "networks", "windows"))
     live = [peer for peer in peers if peer.ended_at is None]
     touched = {peer.server_id for peer in live}
-    lock_servers(touched)
+    hold_servers(touched)
     end_peers(live, this=this, ending=Ending(Peer.End.REVOKED, is_decided=True), now=now)
     hand_on_or_end(devices, now)
-    held = {(peer.server_id, peer.device.public_key) for peer in peers}
-    unknown = set(keys) - {device.public_key for device in devices}
+    held = {(peer.server_id, public[peer.device_id]) for peer in peers}
+    unknown = set(keys) - set(public.values())
     if unknown:
         pushed_to = Server.objects.filter(is_observe_only=False).exclude(enrolled_at=None).values_list("pk", flat=True)
         held |= {(server, key) for server in pushed_to for key in unknown}

@@ -96,7 +96,17 @@ def private_postgresql(folder: Path, options: Sequence[str] = FAST) -> Iterator[
         cwd=folder,
         capture_output=True,
     )
-    command = [*owner, str(programs / "postgres"), "-D", str(data), "-k", str(folder), "-c", "listen_addresses=", *options]
+    command = [
+        *owner,
+        str(programs / "postgres"),
+        "-D",
+        str(data),
+        "-k",
+        str(folder),
+        "-c",
+        "listen_addresses=",
+        *options,
+    ]
     log = folder / "postgresql.log"
     with running(command, log) as process:
         _wait_for_socket(folder / ".s.PGSQL.5432", process, log)

@@ -16,11 +16,16 @@ from nodes import status
 from nodes.desired import desired_state, keys_to_kill
 from nodes.observe import NodeState, PeerSeen, ReceiptSeen
 from nodes.status import Confirmation
-from peers.models import Device, Grant, Peer, Receipt
+from peers.due import settle_due, settle_placements
+from peers.granting import end_grants, grant_access
+from peers.leaving import offboard
+from peers.models import Device, Grant, Peer, Person, Receipt, Team
 from peers.revocation import revoke_devices
 from peers.rights import rights_of
 from peers.settle import Ending, settle
-from tests.build import make_grant, make_peers, make_person, make_server
+from peers.suspending import suspend
+from peers.teams import add_team, join_team
+from tests.build import make_device, make_grant, make_peers, make_person, make_server
 
 pytestmark = pytest.mark.django_db
 
@@ -51,6 +56,14 @@ def settled(people: list[int], server: Server) -> None:
         this.on(server, changes={})
 
 
+def suspend_people(people: list[Person]) -> None:
+    suspend(actor=SYSTEM, targets=people, reason="lost")
+
+
+def offboard_people(people: list[Person]) -> None:
+    offboard(actor=SYSTEM, people=people, reason="left")
+
+
 def test_settling_twenty_people_asks_as_often_as_three(staging: Environment) -> None:
     servers = [make_server(staging), make_server(staging)]
     groups = [new_people(staging, count) for count in (3, 3, 20)]
@@ -68,6 +81,50 @@ def test_ending_thirty_accesses_asks_as_often_as_three(staging: Environment) -> 
     few, many = (queries(lambda group=group: settled(group, server)) for group in groups)  # type: ignore[misc]
     assert not Peer.objects.filter(ended_at=None).exists()
     assert few == many
+
+
+def test_a_team_of_thirty_comes_in_and_loses_its_grant_in_as_many_queries_as_one_of_three(staging: Environment) -> None:
+    make_server(staging)
+    counts = []
+    for number in (3, 3, 30):
+        people = [make_person(f"Person {n} of {number}") for n in range(number)]
+        Device.objects.bulk_create(Device(person=one, name="x", public_key=_key()) for one in people)
+        team = add_team(actor=SYSTEM, name=f"team-{Team.objects.count()}")
+        join_team(actor=SYSTEM, team=team, people=people)
+        given = queries(lambda: grant_access(actor=SYSTEM, team=team, environment=staging, reason="x"))  # noqa: B023
+        grants = list(Grant.objects.filter(team=team))
+        counts.append((given, queries(lambda: end_grants(actor=SYSTEM, grants=grants, reason="x"))))  # noqa: B023
+    assert Peer.objects.exclude(ended_at=None).count() == 36
+    assert counts[1] == counts[2]
+
+
+@pytest.mark.parametrize("shut_out", [suspend_people, offboard_people])
+def test_shutting_out_who_is_on_thirty_servers_asks_as_often_as_on_three(
+    staging: Environment, production: Environment, shut_out: Callable[[list[Person]], object]
+) -> None:
+    for place, number in ((staging, 3), (production, 30)):
+        for _ in range(number):
+            make_server(place)
+    counts = []
+    for place in (staging, staging, production):
+        person = make_person()
+        make_grant(person, place)
+        make_device(person)
+        settle_placements()
+        counts.append(queries(lambda: shut_out([person])))  # noqa: B023
+    assert Peer.objects.count() == 36
+    assert counts[1] == counts[2]
+
+
+def test_the_sweep_asks_as_often_of_thirty_people_as_of_three_while_nothing_is_due(staging: Environment) -> None:
+    make_server(staging)
+    counts = []
+    for number in (3, 27):
+        make_peers(staging, number)
+        settle_due()
+        counts.append(queries(settle_due))
+    assert Peer.objects.filter(ended_at=None).count() == 30
+    assert counts[0] == counts[1]
 
 
 def test_who_is_wanted_where_takes_two_queries(staging: Environment) -> None:

@@ -18,8 +18,8 @@ Past = list[tuple[dt.datetime, Snapshot, set[tuple[int, int]]]]
 
 
 def check_present(world: World, seen: Seen) -> Seen:
-    """Peers, their terms, what each server is wanted to hold, tombstones and addresses. What a server is to hold is read
-    again where its generation is another than was seen; as servers are told of nothing else."""
+    """Peers, their terms, what each server is wanted to hold, tombstones and addresses. What a server is to hold is
+    read again where its generation is another than was seen: servers are told of nothing else."""
     rows = {
         (row.device.public_key, row.server_id): row
         for row in Peer.objects.filter(ended_at=None).select_related("device")

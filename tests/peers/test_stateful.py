@@ -106,7 +106,8 @@ class Access(RuleBasedStateMachine):
         self.world.teams = [Team(add_team(actor=SYSTEM, name=f"team-{number}").pk) for number in range(2)]
         for number in range(2):
             self.join(number, 0, None)
-            self.grant(holder=2 + number, place=number, networks=(), hours="", begins=0, lasts=None)
+        self.grant(holder=2, place=6, networks=(), hours="", begins=0, lasts=None)
+        self.grant(holder=0, place=1, networks=(), hours="", begins=0, lasts=None)
 
     def teardown(self) -> None:
         try:
@@ -247,7 +248,7 @@ class Access(RuleBasedStateMachine):
     ) -> None:
         world = self.world
         held = pick([*world.people, *world.teams], holder)
-        where = pick([*world.environments, *world.servers], place)
+        where = pick([*world.servers, *world.servers, *world.environments], place)
         begin = self.hour() + begins * HOUR if begins else None
         until = None if lasts is None else (begin or self.hour()) + lasts * HOUR
         asked = Grant(0, held, where, networks, hours, begin or world.now, until)
