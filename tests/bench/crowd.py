@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from fleet.keyrings import PRESHARED_KEYS, sealer
 from fleet.models import AddressRange, Environment, Placement, Server, ServerStatus, User
 from fleet.pools import Network, to_hex
-from fleet.sealing import Keyring
 from peers.entitlement import Terms
-from peers.issuing import preshared_key_place, values_of
+from peers.issuing import values_of
 from peers.keys import new_preshared_key
 from peers.models import Device, Grant, Membership, Peer, PeerStatus, Person, Team
 from peers.settle import compare
@@ -102,9 +101,9 @@ def _grants(environments: Sequence[Environment], teams: Sequence[Team], crowd: S
 def _peers() -> None:
     wanted = compare(list(Device.objects.select_related("person")), timezone.now()).to_issue
     by_server: defaultdict[int, list[tuple[int, Terms]]] = defaultdict(list)
-    for (device, server), terms in wanted.items():
-        by_server[server].append((device, terms))
-    keyring = Keyring.read(settings.KEYRING_PEERS)
+    for (device, place), terms in wanted.items():
+        by_server[place].append((device, terms))
+    sealing = sealer(PRESHARED_KEYS)
     for server in Server.objects.filter(pk__in=by_server):
         here = by_server[server.pk]
         fours, sixes = (_ranges(server, pool, len(here)) for pool in (server.pool4, server.pool6))
@@ -113,7 +112,7 @@ def _peers() -> None:
             for (device, terms), four, six in zip(here, fours, sixes, strict=True)
         ]
         for peer in peers:
-            peer.preshared_key = keyring.seal(new_preshared_key(), preshared_key_place(peer))
+            peer.preshared_key = sealing.seal(new_preshared_key(), peer.pk)
         Peer.objects.bulk_create(peers)
         PeerStatus.objects.bulk_create(PeerStatus(peer=peer) for peer in peers)
 

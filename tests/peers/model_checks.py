@@ -2,18 +2,21 @@
 
 import datetime as dt
 from collections import defaultdict
+from collections.abc import Mapping
 from itertools import pairwise
+from uuid import UUID
 
 from django.db import connection
 from django.db.models import Q
 
 from fleet.models import AddressRange, Server
 from nodes.desired import desired_state
+from nodes.state import PeerState
 from peers.models import Peer, Suspension, Tombstone
 from peers.rights import rights_of
 from tests.peers.model import Snapshot, World
 
-Seen = dict[int, tuple[int, set[str]]]  # server -> its generation, and the keys that it is to hold then
+Seen = dict[int, tuple[int, Mapping[str, PeerState]]]  # server -> its generation, and what it is to hold then
 Past = list[tuple[dt.datetime, Snapshot, set[tuple[int, int]]]]
 
 
@@ -28,27 +31,27 @@ def check_present(world: World, seen: Seen) -> Seen:
     for peer in world.live():
         row = rows[peer.device.key, peer.server.pk]
         assert (row.networks, row.expires_at) == world.terms(peer)
-    wanted, now_seen = world.snapshot(), dict[int, tuple[int, set[str]]]()
+    wanted, now_seen = world.snapshot(), Seen()
     generations = dict(Server.objects.values_list("pk", "generation"))
     for server in world.servers:
-        before, keys = seen.get(server.pk, (0, set()))
+        before, peers = seen.get(server.pk, (0, {}))
         if before != generations[server.pk]:
-            keys = set(desired_state(server.pk).content.peers)
-        now_seen[server.pk] = generations[server.pk], keys
-        assert keys.isdisjoint(world.dead_keys)
-        open_now = {key for key in keys if is_open(rows[key, server.pk], world.now)}
+            peers = desired_state(server.pk).content.peers
+        now_seen[server.pk] = generations[server.pk], peers
+        assert peers.keys().isdisjoint(world.dead_keys)
+        open_now = {key for key, peer in peers.items() if is_open(peer, world.now)}
         assert open_now == {key for (key, pk), state in wanted.items() if (pk, state) == (server.pk, "in")}
     assert set(Tombstone.objects.values_list("public_key", flat=True)) == world.dead_keys
     check_ranges()
     return now_seen
 
 
-def is_open(row: Peer, now: dt.datetime) -> bool:
+def is_open(peer: PeerState, now: dt.datetime) -> bool:
     """As its server judges, which knows seconds alone."""
     moment = now.timestamp()
-    if row.expires_at and row.expires_at <= now:
+    if peer.expires_at is not None and peer.expires_at <= moment:
         return False
-    return row.windows is None or any(begin <= moment < end for begin, end in row.windows)
+    return peer.windows is None or any(begin <= moment < end for begin, end in peer.windows)
 
 
 def check_ranges() -> None:
@@ -79,7 +82,7 @@ def check_rests(world: World) -> None:
                 assert before.gone_at is not None and before.gone_at <= after.issued_at
 
 
-def is_heir(after: Peer, before: Peer, rows: dict[object, Peer]) -> bool:
+def is_heir(after: Peer, before: Peer, rows: dict[UUID, Peer]) -> bool:
     """Whether its key took over from the other's, perhaps by way of others, each while the one before it lived."""
     while after.replaces_id is not None:
         replaced = rows[after.replaces_id]

@@ -4,100 +4,54 @@ MUSTER_MODEL_RUNS=1000 looks for longer and elsewhere, and for the shortest run 
 looks at the same few runs each time.
 """
 
-import datetime as dt
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TypeVar
-from unittest.mock import patch
 
 import pytest
-from django.core.exceptions import ValidationError
-from django.db import transaction
-from django.utils import timezone
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 
 from audit.models import Event
 from audit.services import SYSTEM
 from fleet import models as fleet
-from fleet.services import add_environment
 from nodes.chores import release_rested
 from nodes.desired import desired_state
 from nodes.observe import NodeState, ReceiptSeen
-from nodes.state import Desired
 from nodes.status import Confirmation, confirm, record_applied
 from peers import models as rows
 from peers.due import settle_due, settle_placements
-from peers.granting import end_grants, grant_access
+from peers.granting import end_grants
 from peers.leaving import offboard
 from peers.moving import let_moved_in, move_grant
 from peers.revocation import revoke_devices, revoke_key, revoke_person
-from peers.services import add_person, register_device
+from peers.services import add_person
 from peers.suspending import resume, suspend
-from peers.teams import add_team, join_team, leave_team
+from peers.teams import add_team, leave_team
 from tests.build import make_server, new_public_key
-from tests.nodes.journals import Json, Node, journal, read
-from tests.peers.model import (
-    HOUR,
-    HOURS,
-    Device,
-    Environment,
-    Grant,
-    Membership,
-    Peer,
-    Person,
-    Server,
-    Suspension,
-    Team,
-    World,
-)
-from tests.peers.model_checks import Past, Seen, check_constraints, check_past, check_present, check_rests
+from tests.nodes.journals import Node, journal, read
+from tests.peers.model import HOUR, HOURS, Device, Environment, Grant, Peer, Person, Server, Suspension, Team
+from tests.peers.model_rig import WHY, Rig
 
 pytestmark = pytest.mark.django_db
 
 RUNS = int(os.environ.get("MUSTER_MODEL_RUNS", "0"))
-BEGIN = dt.datetime(2026, 6, 3, 9, tzinfo=dt.UTC)
-WHY = "as the model does"
 STRAY = "the peers were not what the grants say"
 ANY = st.integers(0, 23)
 LATER = st.sampled_from([None, 1, 6, 24, 100, 1000])  # hours
 One = TypeVar("One")
 
 
-class Clock(dt.datetime):
-    """What Django's timezone module takes the time from."""
-
-    at = BEGIN
-
-    @classmethod
-    def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
-        return cls.at
-
-
 def pick(found: Sequence[One], number: int) -> One:
     return found[number % len(found)]
 
 
-class Access(RuleBasedStateMachine):
+class Access(Rig):
     """Each rule is one act, a second after the one before. Time passes in whole hours, and then chores are done."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.undone = transaction.atomic()
-        self.undone.__enter__()
-        self.clock = patch.object(timezone, "datetime", Clock)
-        self.clock.start()
-        self.world = World(BEGIN)
-        self.past: Past = []
-        self.seen: Seen = {}
-        self.journals: dict[Server, list[Json]] = {}
-        self.asked: list[tuple[Desired, list[Peer]]] = []
-        self.set_time(BEGIN)
-        for name, zone, rest in (("staging", "UTC", 1), ("production", "Europe/Berlin", 24)):
-            row = add_environment(actor=SYSTEM, name=name, time_zone=zone, address_rest=rest * HOUR)
-            self.world.environments.append(Environment(row.pk, zone, rest * HOUR))
         for number in range(3):
             self.new_server(number)
         for number in range(2):
@@ -108,49 +62,6 @@ class Access(RuleBasedStateMachine):
             self.join(number, 0, None)
         self.grant(holder=2, place=6, networks=(), hours="", begins=0, lasts=None)
         self.grant(holder=0, place=1, networks=(), hours="", begins=0, lasts=None)
-
-    def teardown(self) -> None:
-        try:
-            check_rests(self.world)
-            check_past(self.past)
-            check_constraints()
-        finally:
-            self.clock.stop()
-            transaction.set_rollback(True)
-            self.undone.__exit__(None, None, None)
-
-    # -- what each rule does around its act
-
-    def set_time(self, at: dt.datetime) -> None:
-        Clock.at = self.world.now = at
-
-    @contextmanager
-    def acts(self, *verbs: str) -> Iterator[None]:
-        """Exactly these Events are written, and then everything is as the model has it."""
-        self.set_time(self.world.now + dt.timedelta(seconds=1))
-        last = max(Event.objects.values_list("pk", flat=True), default=0)
-        yield
-        assert sorted(Event.objects.filter(pk__gt=last).values_list("verb", flat=True)) == sorted(verbs)
-        self.look()
-
-    @contextmanager
-    def refused(self) -> Iterator[None]:
-        with self.acts(), pytest.raises(ValidationError), transaction.atomic():
-            yield
-
-    def look(self) -> None:
-        world = self.world
-        self.seen = check_present(world, self.seen)
-        entitled = {
-            (one.pk, server.pk) for one in world.people for server in world.servers if any(world.rights(one, server))
-        }
-        self.past.append((world.now, world.snapshot(), entitled))
-
-    def until(self, hours: int | None) -> dt.datetime | None:
-        return None if hours is None else self.hour() + hours * HOUR
-
-    def hour(self) -> dt.datetime:
-        return self.world.now.replace(minute=0, second=0)
 
     # -- people, devices, servers
 
@@ -191,20 +102,14 @@ class Access(RuleBasedStateMachine):
         old, world = pick(self.world.devices, number), self.world
         peers = [peer for peer in world.live() if peer.device is old]
         waits = old.replaces is not None and not old.replaces.is_dead
-        if old.is_dead or waits or world.heir(old) or any(map(world.is_suspended, (old, *peers))):
+        shut = world.is_suspended(old) or any(world.is_suspended(peer) for peer in peers)
+        if old.is_dead or waits or world.heir(old) or shut:
             with self.refused():
                 self.register(old.person, old)
             return
         with self.acts("device.register"):
             world.devices.append(self.register(old.person, old))
             world.follow()
-
-    def register(self, person: Person, old: Device | None = None, key: str = "") -> Device:
-        key = key or new_public_key()
-        replaces = rows.Device.objects.get(pk=old.pk) if old else None
-        owner = rows.Person.objects.get(pk=person.pk)
-        row = register_device(actor=SYSTEM, person=owner, name="laptop", public_key=key, replaces=replaces)
-        return Device(row.pk, person, key, old)
 
     # -- teams and grants
 
@@ -219,11 +124,6 @@ class Access(RuleBasedStateMachine):
         with self.acts("team.join"):
             self.world.memberships.append(self.membership(person, team, hours))
             self.world.follow()
-
-    def membership(self, person: Person, team: Team, hours: int | None) -> Membership:
-        until, whom = self.until(hours), rows.Person.objects.get(pk=person.pk)
-        [row] = join_team(actor=SYSTEM, team=rows.Team.objects.get(pk=team.pk), people=[whom], until=until)
-        return Membership(row.pk, person, team, until)
 
     @rule(number=ANY)
     @precondition(lambda self: self.world.open_memberships())
@@ -247,8 +147,9 @@ class Access(RuleBasedStateMachine):
         self, holder: int, place: int, networks: tuple[str, ...], hours: str, begins: int, lasts: int | None
     ) -> None:
         world = self.world
-        held = pick([*world.people, *world.teams], holder)
-        where = pick([*world.servers, *world.servers, *world.environments], place)
+        holders: list[Person | Team] = [*world.people, *world.teams]
+        places: list[Environment | Server] = [*world.servers, *world.servers, *world.environments]
+        held, where = pick(holders, holder), pick(places, place)
         begin = self.hour() + begins * HOUR if begins else None
         until = None if lasts is None else (begin or self.hour()) + lasts * HOUR
         asked = Grant(0, held, where, networks, hours, begin or world.now, until)
@@ -262,21 +163,6 @@ class Access(RuleBasedStateMachine):
             world.grants.append(asked)
             world.follow()
 
-    def give(self, asked: Grant) -> int:
-        names = {Person: "person", Team: "team", Environment: "environment", Server: "server"}
-        models = {Person: rows.Person, Team: rows.Team, Environment: fleet.Environment, Server: fleet.Server}
-        ends = {names[type(one)]: models[type(one)].objects.get(pk=one.pk) for one in (asked.holder, asked.place)}
-        row = grant_access(
-            actor=SYSTEM,
-            reason=WHY,
-            networks=asked.networks,
-            hours=asked.hours,
-            begins_at=asked.begins,
-            until=asked.until,
-            **ends,
-        )
-        return row.pk
-
     @rule(number=ANY)
     @precondition(lambda self: self.world.open_grants())
     def end_grant(self, number: int) -> None:
@@ -287,7 +173,7 @@ class Access(RuleBasedStateMachine):
             self.world.follow()
 
     @rule(number=ANY, to=ANY)
-    @precondition(lambda self: [one for one in self.world.open_grants() if isinstance(one.place, Server)])
+    @precondition(lambda self: any(isinstance(one.place, Server) for one in self.world.open_grants()))
     def move(self, number: int, to: int) -> None:
         world = self.world
         one = pick([one for one in world.open_grants() if isinstance(one.place, Server)], number)
@@ -325,7 +211,8 @@ class Access(RuleBasedStateMachine):
     def suspend(self, number: int) -> None:
         world = self.world
         people = [one for one in world.people if not one.has_left]
-        found = [*people, *(one for one in world.devices if not one.is_dead), *world.live()]
+        devices = [one for one in world.devices if not one.is_dead]
+        found: list[Person | Device | Peer] = [*people, *devices, *world.live()]
         if not found:
             return
         target = pick(found, number)
@@ -339,19 +226,6 @@ class Access(RuleBasedStateMachine):
                 if not world.is_suspended(one):
                     world.suspensions.append(Suspension(self.suspension_of(one), one))
 
-    def heirs(self, target: Person | Device | Peer) -> list[Device | Peer]:
-        """Nobody gets in by the key that waits to take the place of one that is kept out."""
-        if isinstance(target, Person):
-            return []
-        heir = self.world.heir(target.device if isinstance(target, Peer) else target)
-        if isinstance(target, Device):
-            return [heir] if heir else []
-        return [peer for peer in self.world.live(target.server) if peer.device is heir]
-
-    def suspension_of(self, target: Person | Device | Peer) -> int:
-        name = type(target).__name__.lower()
-        return rows.Suspension.objects.get(ended_at=None, **{name: self.row_of(target)}).pk
-
     @rule(number=ANY)
     @precondition(lambda self: self.world.suspensions)
     def resume(self, number: int) -> None:
@@ -359,11 +233,6 @@ class Access(RuleBasedStateMachine):
         with self.acts("suspension.end"):
             resume(actor=SYSTEM, suspension=rows.Suspension.objects.get(pk=one.pk), reason=WHY)
             self.world.suspensions.remove(one)
-
-    def row_of(self, target: Person | Device | Peer) -> rows.Person | rows.Device | rows.Peer:
-        if isinstance(target, Peer):
-            return rows.Peer.objects.get(device=target.device.pk, server=target.server.pk, ended_at=None)
-        return {Person: rows.Person, Device: rows.Device}[type(target)].objects.get(pk=target.pk)
 
     @rule(number=ANY)
     @precondition(lambda self: self.world.devices)
@@ -447,11 +316,6 @@ class Access(RuleBasedStateMachine):
             record_applied(desired, NodeState(desired.epoch, desired.generation, "d", "d"), [], [])
             self.seen_gone(ended)
 
-    def seen_gone(self, peers: Sequence[Peer]) -> None:
-        for peer in peers:
-            peer.is_gone = True
-        self.world.let_in()
-
     @rule(number=ANY)
     def prove(self, number: int) -> None:
         """A server hands in all the receipts that are waited for."""
@@ -488,7 +352,6 @@ class Access(RuleBasedStateMachine):
         release_rested()
         self.world.let_in()
         self.world.follow()
-        self.seen = {}
         strays = Event.objects.filter(pk__gt=last, reason=STRAY).values_list("changes", flat=True)
         assert [found["peers"] for found in strays] == [["0", "0"]] * len(strays)
         self.look()
