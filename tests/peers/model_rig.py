@@ -52,6 +52,7 @@ class Rig(RuleBasedStateMachine):
         self.world = World(BEGIN)
         self.past: Past = []
         self.seen: Seen = {}
+        self.is_whole = True
         self.journals: dict[Server, list[Json]] = {}
         self.asked: list[tuple[Desired, list[Peer]]] = []
         self.set_time(BEGIN)
@@ -61,9 +62,10 @@ class Rig(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            check_rests(self.world)
-            check_past(self.past)
-            check_constraints()
+            if self.is_whole:
+                check_rests(self.world)
+                check_past(self.past)
+                check_constraints()
         finally:
             self.clock.stop()
             transaction.set_rollback(True)
@@ -77,6 +79,7 @@ class Rig(RuleBasedStateMachine):
         """Exactly these Events are written, and then everything is as the model has it."""
         self.set_time(self.world.now + dt.timedelta(seconds=1))
         last = max(Event.objects.values_list("pk", flat=True), default=0)
+        self.is_whole = False  # what comes after a rule that failed says nothing
         yield
         assert sorted(Event.objects.filter(pk__gt=last).values_list("verb", flat=True)) == sorted(verbs)
         self.look()
@@ -92,6 +95,7 @@ class Rig(RuleBasedStateMachine):
         entitled = {
             (one.pk, server.pk) for one in world.people for server in world.servers if any(world.rights(one, server))
         }
+        self.is_whole = True
         self.past.append((world.now, world.snapshot(), entitled))
 
     def until(self, hours: int | None) -> dt.datetime | None:

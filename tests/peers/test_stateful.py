@@ -54,19 +54,20 @@ class Access(Rig):
         super().__init__()
         for number in range(3):
             self.new_server(number)
-        for number in range(2):
+        for number in range(3):
             self.new_person(number, "employee")
             self.new_device(number)
         self.world.teams = [Team(add_team(actor=SYSTEM, name=f"team-{number}").pk) for number in range(2)]
         for number in range(2):
             self.join(number, 0, None)
-        self.grant(holder=2, place=6, networks=(), hours="", begins=0, lasts=None)
-        self.grant(holder=0, place=1, networks=(), hours="", begins=0, lasts=None)
+        for holder, place in ((3, 6), (1, 1), (2, 1)):  # of the first team to staging, of two people to one server
+            self.grant(holder=holder, place=place, networks=(), hours="", begins=0, lasts=None)
+        self.rotate(0)
 
     # -- people, devices, servers
 
     @rule(number=ANY, kind=st.sampled_from(["employee", "contractor", "service"]))
-    @precondition(lambda self: len(self.world.people) < 5)
+    @precondition(lambda self: len(self.world.people) < 4)
     def new_person(self, number: int, kind: str) -> None:
         with self.acts("person.add"):
             row = add_person(actor=SYSTEM, name=f"Person {number}", kind=kind)
