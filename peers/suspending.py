@@ -74,11 +74,14 @@ def _new(target: Target, this: Act) -> Suspension:
 
 
 def _with_heirs(targets: Sequence[Target]) -> list[Target]:
-    """Each once, and with a key the one that waits to take its place: nobody gets in by that."""
+    """Each once, and with a key the one that waits to take its place, where it is not kept out already: nobody gets in
+    by that."""
+    kept = Suspension.objects.filter(ended_at=None)
     devices = [one for one in targets if isinstance(one, Device)]
     peers = [one for one in targets if isinstance(one, Peer)]
-    keys = Device.objects.filter(replaces__in=devices, revoked_at=None).select_related("person")
-    heirs = Peer.objects.filter(replaces__in=peers, ended_at=None).select_related("device__person", "server")
+    keys = Device.objects.filter(replaces__in=devices, revoked_at=None).exclude(suspensions__in=kept)
+    heirs = Peer.objects.filter(replaces__in=peers, ended_at=None).exclude(suspensions__in=kept)
+    keys, heirs = keys.select_related("person"), heirs.select_related("device__person", "server")
     return list(dict.fromkeys((*targets, *(keys if devices else ()), *(heirs if peers else ()))))
 
 
