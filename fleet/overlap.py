@@ -12,10 +12,10 @@ _CLASH = (
 )
 SQLITE = [
     statement
-    for name in ("INSERT", "UPDATE")
+    for name, when in (("insert", "INSERT"), ("update", "UPDATE OF id, server_id, first, last, released_at"))
     for statement in (
-        f"DROP TRIGGER IF EXISTS {TABLE}_overlap_{name.lower()}",
-        f"CREATE TRIGGER {TABLE}_overlap_{name.lower()} BEFORE {name} ON {TABLE} "
+        f"DROP TRIGGER IF EXISTS {TABLE}_overlap_{name}",
+        f"CREATE TRIGGER {TABLE}_overlap_{name} BEFORE {when} ON {TABLE} "
         f"WHEN NEW.released_at IS NULL AND EXISTS ({_CLASH}) BEGIN SELECT RAISE(ABORT, '{REFUSAL}'); END",
     )
 ]
