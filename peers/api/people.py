@@ -33,6 +33,7 @@ from peers.access import (
     visible_revocations,
     visible_teams,
 )
+from peers.api.linking import Linking
 from peers.api.own import MaySeeOwn
 from peers.api.requests import StorySerializer
 from peers.idle import is_idle
@@ -67,7 +68,7 @@ class PersonFilter(django_filters.FilterSet):
         return rows.filter(pk__in=open_memberships(timezone.now()).filter(team=value).values("person"))
 
 
-class PersonViewSet(Resource[Person]):
+class PersonViewSet(Linking):
     serializer_class = PersonSerializer
     filterset_class = PersonFilter
 
