@@ -28,10 +28,13 @@ def console() -> Iterator[RunningConsole]:
 
 def main_job() -> tuple[str, str, str]:
     """The functions, the lines that add a server, and those from the person on."""
-    text = (ROOT / "README.md").read_text().partition("## The main job")[2].partition("## Where")[0]
-    lines = [line.removeprefix("    ") for line in text.splitlines() if line.startswith("    ") or not line]
-    functions, server, person = re.split(r"^(?=ENVIRONMENT=|PERSON=)", "\n".join(lines), flags=re.MULTILINE)
+    functions, server, person = re.split(r"^(?=ENVIRONMENT=|PERSON=)", lines_of("The main job"), flags=re.MULTILINE)
     return functions, server, person
+
+
+def lines_of(section: str) -> str:
+    text = (ROOT / "README.md").read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
+    return "\n".join(line.removeprefix("    ") for line in text.splitlines() if line.startswith("    ") or not line)
 
 
 def on_machine(server: str, lab: Lab, machine: Server) -> str:
@@ -63,8 +66,10 @@ def test_the_lines_of_the_readme_run_as_written(lab: Lab, console: RunningConsol
     token = console.manage("add_token", "alice", "script", "--scope", "operate").strip()
     functions, server, person = main_job()
     given = f"CONSOLE={console.url} TOKEN={token}"
-    said = in_a_shell(tmp_path, given, functions, on_machine(server, lab, machine), person)
-    assert [word in said for word in ('"state":"done"', "PASTE-THE-PRIVATE-KEY", '"receipts":[{')] == [True] * 3
+    teams = lines_of("Teams, hours and leavers")
+    said = in_a_shell(tmp_path, given, functions, on_machine(server, lab, machine), person, teams)
+    words = ('"state":"done"', "PASTE-THE-PRIVATE-KEY", '"receipts":[{', '"label":"everything of Bob"', '"Bob"')
+    assert [word in said for word in words] == [True] * len(words)
     line = exports(console, Api(console.url, token))
     again = in_a_shell(tmp_path, line, "ENVIRONMENT=1", functions, person)
     assert "PASTE-THE-PRIVATE-KEY" in again
