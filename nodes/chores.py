@@ -20,7 +20,7 @@ from peers.due import settle_due
 from peers.expiry import mail_warnings, warn_of_ends
 from peers.idle import suspend_idle
 from peers.models import Peer
-from peers.overdue import tell_overdue
+from peers.overdue import mail_overdue, tell_overdue
 
 LOGIN_LIFE = dt.timedelta(minutes=10)
 RUNS_KEPT = dt.timedelta(days=30)
@@ -43,7 +43,13 @@ def do_chores(crew: Crew) -> "list[Future[None]]":
     plans = PlanRequest.objects.filter(finished_at=None).values_list("pk", flat=True)
     jobs = [crew.open(partial(run_enrolment, str(pk), crew.pool)) for pk in waiting]
     jobs += [crew.open(partial(fill_plan, str(pk), crew.pool)) for pk in plans]
-    return [*jobs, crew.mail(mail_warnings)]
+    return [*jobs, crew.mail(mail_all)]
+
+
+def mail_all() -> None:
+    """What is urgent first."""
+    mail_overdue()
+    mail_warnings()
 
 
 def release_rested() -> int:

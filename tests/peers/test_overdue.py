@@ -4,15 +4,17 @@ import datetime as dt
 
 import pytest
 from django.utils import timezone
+from pytest_django.fixtures import Settings
 
 from audit.models import Event
 from audit.services import SYSTEM
 from fleet.models import Environment, User
 from peers.models import Receipt, Revocation
-from peers.overdue import tell_overdue
+from peers.overdue import mail_overdue, tell_overdue
 from peers.revocation import revoke_devices
 from tests.build import make_device, make_grant, make_person, make_server
 from tests.doors import browser, script
+from tests.postbox import mail_server, point_mail_to
 
 
 @pytest.fixture
@@ -61,3 +63,22 @@ def test_page_and_api_say_pending_since_and_never_revoked(waiting: Revocation, b
     assert [bool(one["overdue_at"]) for one in body["receipts"]] == [
         one["confirmed_at"] is None for one in body["receipts"]
     ]
+
+
+def test_administrators_get_one_mail_of_all_that_is_late(
+    waiting: Revocation, alice: User, bob: User, settings: Settings
+) -> None:
+    """D12, E16: pending, since when and where; a mail server that is down for a while loses nothing."""
+    with mail_server() as server:
+        point_mail_to(settings, server.port)
+        box = server.box
+        tell_overdue()
+        box.refuses[alice.email] = "550 not now"
+        assert mail_overdue() == 0
+        box.refuses.clear()
+        assert (mail_overdue(), mail_overdue()) == (1, 0)
+        [(to, mail)] = box.taken
+    assert to == [alice.email]
+    body = mail.get_content()
+    assert [body.count(f"pending on vpn-{name} since ") for name in ("sgp", "fra", "ams")] == [1, 1, 0]
+    assert mail["Subject"] == "A revocation is pending on 2 servers for over 5 minutes"
