@@ -21,12 +21,13 @@ def desired_state(server_id: int) -> Desired:
     """Raises Server.DoesNotExist, and SealBroken where a preshared key was tampered with (nothing is pushed then)."""
     server = Server.objects.select_related("status").get(pk=server_id)
     shut = _shut(server.pk)
+    removals = _removals(server.pk)  # before the peers: what ends in between is in neither, and no push calls it gone
     return Desired(
         server_id=server.pk,
         epoch=server.epoch,
         generation=server.generation,
         content=Content(interface_state(server), _peers(server.pk, {one.peer_id for one in shut})),
-        removals=_removals(server.pk),
+        removals=removals,
         shut=shut,
         is_observe_only=server.is_observe_only,
         journal_seen=server.status.journal_seen,

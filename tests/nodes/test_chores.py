@@ -1,0 +1,56 @@
+"""The sweep's chores: one bad row, a full pool or a missing keyring holds up nothing else."""
+
+import datetime as dt
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+
+from audit.services import SYSTEM
+from fleet import conditions
+from fleet.conditions import Type
+from fleet.models import Environment, Server, ServerStatus
+from nodes.chores import do_chores, settle_all
+from nodes.crew import Crew
+from nodes.desired import desired_state
+from nodes.drain import due_servers
+from nodes.models import ReviewItem, Run
+from nodes.reviews import hand_on_reviews
+from peers.due import settle_due, settle_placements
+from peers.granting import end_grants
+from peers.models import Grant, Peer
+from peers.revocation import revoke_devices
+from peers.services import register_device
+from peers.suspending import suspend
+from tests.build import make_device, make_grant, make_peers, make_person, make_review, make_server, new_public_key
+
+pytestmark = pytest.mark.django_db
+
+
+
+
+
+
+def test_who_ends_while_a_state_is_read_is_not_called_gone_by_its_push(staging: Environment) -> None:
+    """D3: else a key that moves would be let in on the other server while it still passes on this one."""
+    server = make_server(staging)
+    settle_placements()
+    make_peers(staging, 1)
+    grants = list(Grant.objects.all())
+
+    def end_after_the_peers(execute: Any, sql: str, *args: Any) -> Any:
+        answer = execute(sql, *args)
+        if grants and "CASE WHEN" in sql:  # it reads the peers, whose new keys name the old ones
+            end_grants(actor=SYSTEM, grants=[grants.pop()], reason="over")
+        return answer
+
+    with connection.execute_wrapper(end_after_the_peers):
+        read = desired_state(server.pk)
+    assert not grants
+    assert not {one.public_key for one in read.removals} & set(read.content.peers)
+    after = desired_state(server.pk)
+    assert ([one.public_key for one in after.removals], after.content.peers) == (list(read.content.peers), {})
