@@ -40,8 +40,9 @@ def open_review(*, actor: AtMachine, server: Server, entry: Entry, reason: str) 
 def hand_on_reviews(actor: Actor = SYSTEM) -> None:
     """Where a key that was replaced has died, what waited for a person about its peer waits about the new key's now."""
     waiting = ReviewItem.objects.filter(decided_at=None).exclude(peer__ended_at=None)
+    told = ReviewItem.objects.filter(decided_at=None).values("peer")  # a new key that waits for a person by itself
     for item in waiting.select_related("peer__device__person", "peer__server", "server__environment"):
-        heir = Peer.objects.filter(replaces=item.peer, ended_at=None).first()
+        heir = Peer.objects.filter(replaces=item.peer, ended_at=None).exclude(pk__in=told).first()
         if heir is not None:
             with act(Verb.REVIEW_ADD, actor=actor, reason="its key was replaced") as this:
                 ReviewItem.objects.filter(pk=item.pk, decided_at=None).update(peer=heir)

@@ -34,6 +34,23 @@ pytestmark = pytest.mark.django_db
 
 
 
+def test_a_new_key_that_waits_for_a_person_by_itself_stops_no_handing_on(staging: Environment) -> None:
+    """D14: reading a journal hands reviews on too, and must not fail by it."""
+    make_server(staging)
+    settle_placements()
+    peer, other = make_peers(staging, 2)
+    for one in (peer, other):
+        person = one.device.person
+        register_device(actor=SYSTEM, person=person, name="new", public_key=new_public_key(), replaces=one.device)
+        make_review(one)
+    heir = Peer.objects.get(replaces=peer)
+    make_review(heir)
+    revoke_devices(actor=SYSTEM, devices=[peer.device, other.device], reason="lost")
+    hand_on_reviews()
+    waiting = ReviewItem.objects.filter(decided_at=None, peer__ended_at=None)
+    assert {item.peer for item in waiting} == {heir, Peer.objects.get(replaces=other)}
+    assert desired_state(peer.server_id).content.peers == {}
+
 
 def test_who_ends_while_a_state_is_read_is_not_called_gone_by_its_push(staging: Environment) -> None:
     """D3: else a key that moves would be let in on the other server while it still passes on this one."""
