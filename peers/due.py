@@ -16,7 +16,7 @@ from peers.granting import servers_of
 from peers.models import Device, Grant, Peer, Person
 from peers.moving import let_moved_in
 from peers.rights import holders_of, open_grants
-from peers.settle import EXPIRED, Ending, compare, settle
+from peers.settle import EXPIRED, Ending, compare, lock_people, settle
 from peers.suspending import suspend_disabled
 
 Row = TypeVar("Row", Placement, Grant, Person)
@@ -88,9 +88,10 @@ def _settle_placement(placement: Placement) -> None:
 def _begin_grant(grant: Grant) -> None:
     now = timezone.now()
     with act(Verb.GRANT_BEGIN, actor=SYSTEM, reason=grant.reason) as this:
-        done = 0
+        done, people = 0, holders_of([grant], now)
+        lock_people(people)
         if Grant.objects.filter(pk=grant.pk, begun_at=None, ended_at=None).update(begun_at=now):
-            done = settle(holders_of([grant], now), this=this, ending=Ending(), on=servers_of([grant])).issued
+            done = settle(people, this=this, ending=Ending(), on=servers_of([grant])).issued
         this.on(grant, changes={"peers": ["0", str(done)]}, environment=grant.place.name)
 
 

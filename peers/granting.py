@@ -13,7 +13,7 @@ from fleet.models import Environment, Placement, Server
 from peers.models import AccessRequest, Grant, Person, Team
 from peers.rights import holders_of
 from peers.services import who_stay
-from peers.settle import Ending, settle
+from peers.settle import Ending, lock_people, settle
 
 
 def grant_access(
@@ -97,6 +97,7 @@ def end_grants(*, actor: Actor, grants: Sequence[Grant], reason: str) -> None:
         lock_teams(grant.team_id for grant in grants if grant.team_id)
         now = timezone.now()  # after the lock: who joined meanwhile loses it too
         people = holders_of(grants, now)
+        lock_people(people)
         ended = Grant.objects.filter(pk__in=ids, ended_at=None).update(ended_at=now)
         if ended != len(ids):
             raise ValidationError("One of these grants has ended already: look again.", code="taken")

@@ -10,7 +10,7 @@ from django.utils import timezone
 from audit.services import Act, Actor, act
 from audit.verbs import Verb
 from fleet.access import require_operator
-from fleet.changes import mark_changed
+from fleet.changes import hold_servers, mark_changed
 from fleet.models import Server
 from peers.granting import lock_teams
 from peers.models import Grant, Peer
@@ -102,6 +102,7 @@ def let_moved_in() -> int:
         ready = Peer.objects.filter(ended_at=None, waits_for__gone_at__isnull=False)
         found = dict(ready.values_list("pk", "server"))
         if found:
+            hold_servers(found.values())  # before the peers, as whoever revokes does
             Peer.objects.filter(pk__in=found).update(waits_for=None)
             mark_changed(found.values())
     return len(found)

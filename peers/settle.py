@@ -46,10 +46,15 @@ def lock_keys(keys: Iterable[str]) -> None:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [key])
 
 
+def lock_people(people: Collection[int]) -> None:
+    """Whoever is to end or change rows of people that others end under this lock takes it before these rows."""
+    list(Person.objects.select_for_update(no_key=True).filter(pk__in=people).order_by("pk").values_list("pk"))
+
+
 def lock_devices(people: Collection[int]) -> list[Device]:
     """Live devices, locked in one order by all. Read under the lock, so a revocation that won is seen; the people
     are locked before, so that of a grant and a device made at once the second sees the first."""
-    list(Person.objects.select_for_update(no_key=True).filter(pk__in=people).order_by("pk").values_list("pk"))
+    lock_people(people)
     rows = Device.objects.select_for_update(of=("self",), no_key=True).filter(person__in=people, revoked_at=None)
     return list(rows.select_related("person", "replaces").order_by("pk"))
 

@@ -14,7 +14,7 @@ from fleet.models import Environment
 from peers.granting import lock_teams, refuse_ended
 from peers.models import Grant, Membership, Person, Team
 from peers.services import who_stay
-from peers.settle import Ending, settle
+from peers.settle import Ending, lock_people, settle
 
 
 def add_team(*, actor: Actor, name: str, description: str = "") -> Team:
@@ -55,10 +55,11 @@ def join_team(
         require_operator(actor, *environments_of(team))
         now = timezone.now()
         refuse_ended(team)
+        stay = who_stay(people)
         # Who was in it until a time that is over may come again.
         over = Membership.objects.filter(team=team, person__in=people, ended_at=None, until__lte=now)
         over.update(ended_at=F("until"))
-        joined = [Membership(person=one, team=team, until=until, added_by=str(actor)) for one in who_stay(people)]
+        joined = [Membership(person=one, team=team, until=until, added_by=str(actor)) for one in stay]
         _refuse_members(team, joined)
         for membership in joined:
             membership.full_clean()
@@ -79,6 +80,7 @@ def leave_team(*, actor: Actor, memberships: Sequence[Membership], reason: str) 
         lock_teams(team.pk for team in teams)
         require_operator(actor, *environments_of(*teams))
         ids, people = [one.pk for one in memberships], {one.person_id for one in memberships}
+        lock_people(people)
         if Membership.objects.filter(pk__in=ids, ended_at=None).update(ended_at=timezone.now()) != len(ids):
             raise ValidationError("One of these memberships has ended already: look again.", code="taken")
         settle(people, this=this, ending=Ending(is_decided=len(people) == 1), issues=False)

@@ -6,19 +6,23 @@ from functools import partial
 
 import pytest
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.utils import timezone
 
 from audit.services import SYSTEM
+from fleet.changes import hold_servers
 from fleet.models import Environment, Role, Server, User
 from fleet.services import add_environment, give_role
 from nodes.desired import desired_state
+from peers.due import begin_grants
 from peers.granting import end_grants, grant_access, lock_teams
 from peers.leaving import offboard
 from peers.models import Device, Grant, Membership, Peer, Person, Revocation, Team
+from peers.moving import let_moved_in, move_grant
 from peers.revocation import revoke_devices
 from peers.services import register_device
 from peers.settle import lock_devices, lock_keys
 from peers.suspending import suspend
-from peers.teams import add_team, end_team, join_team
+from peers.teams import add_team, end_team, join_team, leave_team
 from tests.build import make_device, make_person, make_server, new_public_key
 from tests.peers.racing import Act, overtake
 
@@ -182,3 +186,55 @@ def test_who_revokes_a_key_and_who_offboards_its_person_wait_for_each_other_in_n
     assert Person.objects.get(pk=ann.pk).left_at is not None
     assert Device.objects.get(pk=device.pk).revoked_at is not None
     assert [one.label for one in Revocation.objects.order_by("created_at")] == [str(device), "everything of Ann"]
+
+
+def test_who_loses_one_thing_and_who_offboards_them_wait_for_each_other_in_no_circle(server: Server) -> None:
+    """Grants that end or begin, and memberships that end or begin anew."""
+    later_on: list[Callable[[Person, Server], Act]] = [_end_a_grant, _begin_a_grant, _leave_a_team, _join_a_team_anew]
+    for prepare in later_on:
+        ann = with_device(f"Ann {prepare.__name__}")
+        _, refused = overtake(
+            lambda ann=ann: lock_devices([ann.pk]),  # type: ignore[misc]
+            prepare(ann, server),
+            then=later(offboard, people=[ann], reason="left"),
+        )
+        assert refused is None or isinstance(refused, ValidationError), prepare
+        assert Person.objects.get(pk=ann.pk).left_at is not None
+    assert live() == []
+
+
+def test_who_revokes_a_key_and_who_lets_it_in_wait_for_each_other_in_no_circle(
+    server: Server, staging: Environment
+) -> None:
+    ann, other = with_device("Ann"), make_server(staging, "other")
+    grant = grant_access(actor=SYSTEM, person=ann, server=server, reason="on call")
+    move_grant(actor=SYSTEM, grant=grant, server=other, reason="nearer")
+    Peer.objects.filter(server=server).update(gone_at=timezone.now())
+    devices = list(Device.objects.filter(person=ann))
+    _, refused = overtake(
+        lambda: hold_servers([other.pk]), let_moved_in, then=later(revoke_devices, devices=devices, reason="lost")
+    )
+    assert (refused, live()) == (None, [])
+
+
+def _end_a_grant(person: Person, server: Server) -> Act:
+    grant = grant_access(actor=SYSTEM, person=person, server=server, reason="on call")
+    return later(end_grants, grants=[grant], reason="over")
+
+
+def _begin_a_grant(person: Person, server: Server) -> Act:
+    grant = grant_access(actor=SYSTEM, person=person, server=server, reason="on call")
+    Grant.objects.filter(pk=grant.pk).update(begun_at=None)
+    return begin_grants
+
+
+def _leave_a_team(person: Person, server: Server) -> Act:
+    team, _ = held_team(server)
+    return later(leave_team, memberships=join_team(actor=SYSTEM, team=team, people=[person]), reason="over")
+
+
+def _join_a_team_anew(person: Person, server: Server) -> Act:
+    team, _ = held_team(server)
+    join_team(actor=SYSTEM, team=team, people=[person])
+    Membership.objects.filter(person=person).update(until=timezone.now())
+    return later(join_team, team=team, people=[person])
