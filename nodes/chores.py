@@ -8,13 +8,14 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from fleet.addresses import has_confirmed, release_ranges
+from fleet.attempts import attempt
 from fleet.models import AddressRange
 from nodes.crew import Crew
 from nodes.enrol import fail, run_enrolment
 from nodes.models import BootstrapLogin, Enrolment, PlanRequest, Run
 from nodes.plans import fill_plan
 from nodes.reviews import hand_on_reviews
-from nodes.status import record_failure
+from nodes.status import record_full
 from nodes.targets import make_missing_keys
 from peers.due import settle_due
 from peers.expiry import mail_warnings, warn_of_ends
@@ -29,16 +30,11 @@ ENROLMENT_LIFE = dt.timedelta(minutes=15)
 
 
 def do_chores(crew: Crew) -> "list[Future[None]]":
-    """Once for the whole fleet. Returns the jobs that were taken up."""
-    for server_id, why in settle_due().items():
-        record_failure(server_id, reason="PoolExhausted", message=why, is_reachable=True)
-    tell_overdue()
-    suspend_idle()
-    warn_of_ends()
-    release_rested()
-    hand_on_reviews()
-    make_missing_keys()
-    forget()
+    """Once for the whole fleet: a chore that fails holds up no other. Returns the jobs that were taken up."""
+    for chore in (settle_all, tell_overdue, suspend_idle, warn_of_ends, release_rested, hand_on_reviews):
+        attempt(chore, chore.__name__)
+    for chore in (make_missing_keys, forget):
+        attempt(chore, chore.__name__)
     waiting = Enrolment.objects.filter(state=Enrolment.State.WAITING).values_list("pk", flat=True)
     plans = PlanRequest.objects.filter(finished_at=None).values_list("pk", flat=True)
     jobs = [crew.open(partial(run_enrolment, str(pk), crew.pool)) for pk in waiting]
@@ -50,6 +46,11 @@ def mail_all() -> None:
     """What is urgent first."""
     mail_overdue()
     mail_warnings()
+
+
+def settle_all() -> None:
+    for server_id, why in settle_due().items():
+        record_full(server_id, why)
 
 
 def release_rested() -> int:

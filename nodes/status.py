@@ -188,6 +188,14 @@ def record_failure(server_id: int, *, reason: str, message: str, is_reachable: b
         record_alone(Verb.IDENTITY_CHANGED, Server.objects.get(pk=server_id), reason=message)
 
 
+def record_full(server_id: int, message: str) -> None:
+    """A pool is too small for all who wait for an address. What else is wanted there is pushed as ever."""
+    with transaction.atomic():
+        status = _lock(server_id)
+        _set(status, Type.IN_SYNC, status=False, reason="PoolExhausted", message=message, now=timezone.now())
+        status.save(update_fields=["conditions"])
+
+
 def move_journal(server_id: int, kept: Cursor, cursor: Cursor) -> bool:
     """Whether it still stood at `kept`: who reads a journal first writes it down."""
     rows = ServerStatus.objects.filter(server=server_id, journal_seen=kept.seq, journal_hash=kept.hash)

@@ -1,14 +1,16 @@
 """What comes due by itself: new servers, grants that begin, access that is over, windows of the next weeks, moves."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Mod
 from django.utils import timezone
 
 from audit.services import SYSTEM, act
 from audit.verbs import Verb
+from fleet.attempts import attempt
 from fleet.models import Placement, Server
 from fleet.pools import PoolExhausted
 from peers.entitlement import monday
@@ -19,17 +21,22 @@ from peers.rights import holders_of, open_grants
 from peers.settle import EXPIRED, Ending, compare, lock_people, settle
 from peers.suspending import suspend_disabled
 
-Row = TypeVar("Row", Placement, Grant, Person)
+Row = TypeVar("Row", Placement, Grant, Person, Server)
 LOOKED_AT = 200  # devices at once
 
 
 def settle_due() -> dict[int, str]:
     """All of it. Returns the servers whose pool is too small, with why: what waits for them holds up nothing else."""
-    suspend_disabled()
-    expire_peers()
-    renew_windows()
-    let_moved_in()
-    return {**settle_placements(), **begin_grants(), **settle_strays()}
+    for step in (suspend_disabled, expire_peers, renew_windows, let_moved_in):
+        attempt(step, step.__name__)
+    full: dict[int, str] = {}
+    for settling in (settle_placements, begin_grants, settle_strays):
+        attempt(partial(_add_to, full, settling), settling.__name__)
+    return full
+
+
+def _add_to(full: dict[int, str], settling: Callable[[], dict[int, str]]) -> None:
+    full.update(settling())
 
 
 def settle_strays() -> dict[int, str]:
@@ -63,12 +70,17 @@ def begin_grants() -> dict[int, str]:
 
 
 def _each(rows: Iterable[Row], settle_one: Callable[[Row], None]) -> dict[int, str]:
-    full = {}
-    for row in rows:
+    """One row that cannot be settled holds up none of the others. The servers whose pool is too small, with why."""
+    full: dict[int, str] = {}
+
+    def settle_or_tell(row: Row) -> None:
         try:
             settle_one(row)
         except PoolExhausted as error:
             full[error.server_id] = str(error)
+
+    for row in rows:
+        attempt(partial(settle_or_tell, row), f"{row._meta.verbose_name} {row.pk}")
     return full
 
 
@@ -100,20 +112,26 @@ def expire_peers() -> int:
     now = timezone.now()
     due = Peer.objects.filter(ended_at=None, expires_at__lte=now).values_list("device__person", flat=True)
     people = list(Person.objects.filter(pk__in=set(due)))
-    for person in people:
-        with act(Verb.PEER_EXPIRE, actor=SYSTEM, reason="the grant's end came") as this:
-            done = settle([person.pk], this=this, ending=EXPIRED, issues=False)
-            this.on(person, changes={"peers ended": ["", str(done.ended)]})
+    _each(people, _expire)
     return len(people)
+
+
+def _expire(person: Person) -> None:
+    with act(Verb.PEER_EXPIRE, actor=SYSTEM, reason="the grant's end came") as this:
+        done = settle([person.pk], this=this, ending=EXPIRED, issues=False)
+        this.on(person, changes={"peers ended": ["", str(done.ended)]})
 
 
 def renew_windows() -> int:
     """Each Monday nodes are told the access windows of one more week. How many servers it was done for."""
     due = Peer.objects.filter(ended_at=None, windows_from__lt=monday(timezone.now()))
     servers = Server.objects.filter(pk__in=due.values("server")).select_related("environment")
-    for server in servers:
-        with act(Verb.PEER_SETTLE, actor=SYSTEM, reason="the access windows of another week") as this:
-            people = set(due.filter(server=server).values_list("device__person", flat=True))
-            done = settle(people, this=this, ending=Ending(), on={server.pk}, issues=False)
-            this.on(server, changes={"other terms": ["", str(done.changed)]}, environment=server.environment.name)
+    _each(servers, partial(_renew_windows, due))
     return len(servers)
+
+
+def _renew_windows(due: QuerySet[Peer], server: Server) -> None:
+    with act(Verb.PEER_SETTLE, actor=SYSTEM, reason="the access windows of another week") as this:
+        people = set(due.filter(server=server).values_list("device__person", flat=True))
+        done = settle(people, this=this, ending=Ending(), on={server.pk}, issues=False)
+        this.on(server, changes={"other terms": ["", str(done.changed)]}, environment=server.environment.name)

@@ -31,7 +31,60 @@ from tests.build import make_device, make_grant, make_peers, make_person, make_r
 pytestmark = pytest.mark.django_db
 
 
+def test_a_full_pool_holds_up_no_push_of_what_else_is_wanted(staging: Environment) -> None:
+    """Whoever is suspended while somebody waits for an address is shut out by the sweep that tells of it."""
+    server = make_server(staging, ipv4_pool="10.99.0.0/29")
+    Server.objects.filter(pk=server.pk).update(enrolled_at=timezone.now())
+    settle_placements()
+    make_peers(staging, 5)
+    late = make_device(make_person("Late")).person
+    Grant.objects.create(person=late, environment=staging, reason="x", granted_by="x")
+    suspend(actor=SYSTEM, targets=[Peer.objects.all()[0]], reason="malware")
+    for _ in range(3):
+        settle_all()
+    found = conditions.read(ServerStatus.objects.get().conditions, Type.IN_SYNC)
+    assert found is not None
+    assert (found.status, found.reason) == (False, "PoolExhausted")
+    assert due_servers(server.pk % settings.SHARDS) == [server.pk]
 
+
+def test_one_row_that_cannot_be_read_holds_up_nobody_else(
+    staging: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_server(staging)
+    settle_placements()
+    bad, good = make_peers(staging, 2)
+    Grant.objects.filter(person=bad.device.person_id).update(hours="now and then")
+    Grant.objects.filter(person=good.device.person_id).update(until=timezone.now())
+    Peer.objects.update(expires_at=timezone.now() - dt.timedelta(seconds=1))
+    new = make_person("Erin")
+    make_device(new)
+    make_grant(new, staging)
+    Peer.objects.filter(device__person=new).delete()
+    Grant.objects.filter(person=new).update(begun_at=None)
+    with caplog.at_level(logging.ERROR, "fleet.attempts"):
+        assert settle_due() == {}
+    assert Peer.objects.get(pk=good.pk).end == "expired"
+    assert Peer.objects.filter(device__person=new, ended_at=None).count() == 1
+    assert {record.getMessage() for record in caplog.records} >= {
+        f"person {bad.device.person_id} failed; the sweep will come back to it"
+    }
+
+
+def test_a_missing_keyring_holds_up_no_chore_that_needs_none(staging: Environment, own_keyrings: Path) -> None:
+    make_server(staging)  # it waits for its peers
+    person = make_person("Carol")
+    make_device(person)
+    Grant.objects.create(person=person, environment=staging, reason="x", granted_by="x")
+    settings.KEYRING_PEERS.unlink()
+    long_ago = timezone.now() - dt.timedelta(days=40)
+    Run.objects.create(server=Server.objects.get(), epoch=1, generation=1, outcome="applied", started_at=long_ago)
+    crew = Crew()
+    try:
+        do_chores(crew)
+    finally:
+        crew.close()
+    assert (Run.objects.count(), Peer.objects.count()) == (0, 0)
 
 
 def test_a_new_key_that_waits_for_a_person_by_itself_stops_no_handing_on(staging: Environment) -> None:
