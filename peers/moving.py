@@ -13,7 +13,7 @@ from fleet.access import require_operator
 from fleet.changes import hold_servers, mark_changed
 from fleet.models import Server
 from peers.granting import lock_teams
-from peers.models import Grant, Peer
+from peers.models import Grant, Peer, Suspension
 from peers.rights import grants_of, holders_of
 from peers.settle import Ending, lock_devices, settle
 
@@ -42,6 +42,7 @@ def move_grant(*, actor: Actor, grant: Grant, server: Server, reason: str) -> Gr
         _refuse_kept(people, old)
         settle(people, this=this, ending=Ending(is_decided=len(people) == 1), on={old.pk, server.pk})
         _let_wait(old, server, this, staying)
+        _keep_out(old, server, this, staying)
         changes = {"server": [old.name, server.name]}
         this.on(moved, changes=changes, environment=server.environment.name)
     return moved
@@ -72,6 +73,16 @@ def _let_wait(old: Server, server: Server, this: Act, staying: Collection[int]) 
         Peer.objects.filter(pk=peer.pk).update(waits_for=first if first.server_id != server.pk else None)
 
 
+def _keep_out(old: Server, server: Server, this: Act, staying: Collection[int]) -> None:
+    """Who was suspended on the old server alone is so on the new one, where they never were: a move lets nobody in."""
+    held = Suspension.objects.filter(peer__server=old, peer__ended_act=this.id, ended_at=None).select_related("peer")
+    by_device = {one.peer.device_id: one for one in held.exclude(peer__device__in=staying) if one.peer}
+    for peer in Peer.objects.filter(server=server, device__in=by_device, ended_at=None).defer("preshared_key"):
+        one = by_device[peer.device_id]
+        same = {name: getattr(one, name) for name in ("reason", "suspended_by", "is_idle")}
+        Suspension.objects.create(peer=peer, began_act=this.id, **same)
+
+
 def let_in(*, actor: Actor, peer: Peer, reason: str) -> Peer:
     """For an old server that answers no more: its word is not waited for. Until its peer there ends by itself or the
     server is reached, the key may pass on both."""
@@ -83,7 +94,8 @@ def let_in(*, actor: Actor, peer: Peer, reason: str) -> Peer:
         if found is None or found.waits_for is None:
             raise ValidationError(f"{peer} waits for no other server: look again.", code="taken")
         require_operator(actor, found.server.environment, found.waits_for.server.environment)
-        Peer.objects.filter(pk=peer.pk).update(waits_for=None)
+        same = Q(pk=peer.pk) | Q(replaces=peer, waits_for=found.waits_for)  # and the new key that waits along with it
+        Peer.objects.filter(same, ended_at=None).update(waits_for=None)
         mark_changed([peer.server_id])
         changes = {"waits for": [found.waits_for.server.name, ""]}
         this.on(peer, changes=changes, environment=found.server.environment.name)

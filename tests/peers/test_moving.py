@@ -10,11 +10,13 @@ from audit.services import SYSTEM
 from fleet.models import Environment, Server, User
 from nodes.desired import desired_state
 from peers.granting import grant_access
-from peers.models import Device, Grant, Peer
+from peers.models import Device, Grant, Peer, Suspension
 from peers.moving import let_in, let_moved_in, move_grant
+from peers.services import register_device
 from peers.states import peer_state, with_causes
+from peers.suspending import resume, suspend
 from peers.teams import add_team, join_team
-from tests.build import make_device, make_person, make_server
+from tests.build import make_device, make_person, make_server, new_public_key
 from tests.doors import rows
 
 pytestmark = pytest.mark.django_db
@@ -165,3 +167,32 @@ def test_an_operator_lets_in_where_the_old_server_answers_no_more(
     assert (wanted(), word()) == (["far"], "issued")
     with pytest.raises(ValidationError, match="waits for no other server"):
         let_in(actor=SYSTEM, peer=peer, reason="again")
+
+
+def test_a_new_key_waits_along_with_the_one_that_it_replaces(device: Device, places: list[Server]) -> None:
+    """D3: nobody is on the new server while the old key may still pass on the old one."""
+    move(places[1])
+    new = register_device(actor=SYSTEM, person=device.person, name="new", public_key=new_public_key(), replaces=device)
+    assert wanted() == []
+    seen_gone(places[0])
+    assert set(desired_state(places[1].pk).content.peers) == {device.public_key, new.public_key}
+
+
+def test_who_lets_a_key_in_lets_in_the_one_that_is_to_replace_it(device: Device, places: list[Server]) -> None:
+    move(places[1])
+    new = register_device(actor=SYSTEM, person=device.person, name="new", public_key=new_public_key(), replaces=device)
+    let_in(actor=SYSTEM, peer=Peer.objects.get(device=device, ended_at=None), reason="vpn-a is gone")
+    assert set(desired_state(places[1].pk).content.peers) == {device.public_key, new.public_key}
+
+
+def test_who_was_suspended_on_the_old_server_is_so_on_the_new_one(device: Device, places: list[Server]) -> None:
+    """Others of the team, and who had a peer there before, come in."""
+    phone = make_device(device.person, "phone")
+    (held,) = suspend(actor=SYSTEM, targets=[Peer.objects.get(device=device)], reason="malware")
+    move(places[1])
+    seen_gone(places[0])
+    assert list(desired_state(places[1].pk).content.peers) == [phone.public_key]
+    again = Suspension.objects.get(peer__server=places[1])
+    assert (again.reason, again.suspended_by, again.is_idle) == ("malware", held.suspended_by, False)
+    resume(actor=SYSTEM, suspension=again, reason="cleaned")
+    assert set(desired_state(places[1].pk).content.peers) == {phone.public_key, device.public_key}
