@@ -1,11 +1,13 @@
 """A lost device: its key dies everywhere at once, and another device may take its place at once."""
 
+from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import Q
 
 from audit.services import Actor, act, cut
 from audit.verbs import Verb
 from fleet.models import User
-from peers.models import Device, Person, Revocation
+from peers.models import Device, Peer, Person, Revocation, Suspension
 from peers.revocation import carry_out, require_revoker
 from peers.services import issue_device, require_registrar, who_stay
 from peers.settle import lock_keys
@@ -24,6 +26,8 @@ def report_lost(
             new.clean_fields()
             lock_keys([device.public_key, public_key])
             who_stay([device.person])
+            if is_own(actor, device.person):
+                _refuse_kept_out(device)
         if not is_own(actor, device.person):
             require_revoker(actor, [device.public_key])
         carry_out(actor, row, [device.public_key])
@@ -37,6 +41,16 @@ def _issue(actor: Actor, new: Device, lost: Device) -> None:
         if not is_own(actor, new.person):
             require_registrar(actor, new.person)
         issue_device(this, new)
+
+
+def _refuse_kept_out(device: Device) -> None:
+    """Who keeps a device out keeps out what its owner puts in its place: an operator decides about another one."""
+    live = Peer.objects.filter(device=device, ended_at=None)
+    is_suspended = Suspension.objects.filter(Q(device=device) | Q(peer__in=live), ended_at=None).exists()
+    # Also where it was shut at the machine itself, and nobody has decided yet.
+    if is_suspended or live.filter(status__shut_at__isnull=False, waits_for=None).exists():
+        message = "This device is kept out: report it lost without another key, and ask an operator for a new one."
+        raise ValidationError({"public_key": message})
 
 
 def is_own(actor: Actor, person: Person) -> bool:

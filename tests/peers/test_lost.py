@@ -2,12 +2,14 @@
 
 import pytest
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.utils import timezone
 
 from audit.services import SYSTEM
 from fleet.models import Environment, User
 from peers.leaving import offboard
 from peers.lost import report_lost
-from peers.models import Device, Peer, Person
+from peers.models import Device, Peer, PeerStatus, Person
+from peers.suspending import suspend
 from tests.build import make_device, make_grant, make_person, make_server, new_public_key
 from tests.doors import browser, rows, script
 from tests.peers.test_admin_access import at, errors_of
@@ -97,3 +99,22 @@ def test_an_operator_reports_it_in_two_steps_and_lands_where_the_proof_is(device
     assert (answer["Location"], new.name) == (at("peers_device_change", new.pk), "phone")
     other = browser(bob).post(at("peers_device_lost", new.pk), {"_answered": "1", "reason": ""})
     assert "/revocation/" in other["Location"]
+
+
+@pytest.mark.parametrize("kept", ["device", "peer", "machine"])
+def test_a_device_that_is_kept_out_is_not_followed_by_another_of_its_own_accord(
+    kept: str, device: Device, charlie: User, bob: User
+) -> None:
+    """B5: by the word lost alone nobody comes round a suspension; the key dies all the same."""
+    peer = Peer.objects.filter(device=device)[0]
+    if kept == "machine":
+        PeerStatus.objects.filter(peer=peer).update(shut_at=timezone.now())
+    else:
+        suspend(actor=SYSTEM, targets=[device if kept == "device" else peer], reason="malware")
+    before = rows()
+    with pytest.raises(ValidationError) as refusal:
+        report_lost(actor=charlie, device=device, public_key=new_public_key())
+    assert refusal.value.message_dict["public_key"][0].startswith("This device is kept out: report it lost without")
+    assert rows() == before
+    assert report_lost(actor=charlie, device=device)[1] is None
+    assert report_lost(actor=bob, device=make_device(device.person), public_key=new_public_key())[1] is not None
