@@ -56,7 +56,7 @@ def approve_request(*, actor: Actor, request: AccessRequest, reason: str = "") -
         asked = _lock(request)
         _refuse_approver(actor, asked)
         _refuse_kept_out(asked.person)
-        if asked.place.needs_second and asked.first_approved_at is None:
+        if asked.place.needs_second and not _stands(asked):
             values: dict[str, Any] = {"first_approved_by": str(actor), "first_approved_at": timezone.now()}
             values["first_approver"] = actor if isinstance(actor, User) else None
             return _write(this, asked, values, "first approval")
@@ -64,6 +64,12 @@ def approve_request(*, actor: Actor, request: AccessRequest, reason: str = "") -
             raise PermissionDenied(f"{actor} approved this already: another operator has to agree.")
         _grant(actor, asked)
         return _decide(this, asked, AccessRequest.Decision.APPROVED, reason)
+
+
+def _stands(asked: AccessRequest) -> bool:
+    """Whether the first approval counts: who gave it and operates there no more is no second person."""
+    first = asked.first_approver
+    return asked.first_approved_at is not None and first is not None and may_operate(first, asked.place)
 
 
 def deny_request(*, actor: Actor, request: AccessRequest, reason: str) -> AccessRequest:
@@ -121,7 +127,9 @@ def _lock(request: AccessRequest) -> AccessRequest:
     lock_devices([request.person_id])
     list(Environment.objects.select_for_update(no_key=True).filter(pk=request.place.pk).values_list("pk"))
     rows = AccessRequest.objects.select_for_update(of=("self",))
-    asked = rows.select_related("person__user", "environment", "server__environment").get(pk=request.pk)
+    asked = rows.select_related("person__user", "first_approver", "environment", "server__environment").get(
+        pk=request.pk
+    )
     if asked.decided_at is not None:
         raise ValidationError(f"This was {asked.decision} by {asked.decided_by} already: look again.", code="taken")
     return asked

@@ -11,7 +11,7 @@ from django.utils import timezone
 from audit.models import Event
 from audit.services import SYSTEM
 from fleet.models import Environment, Role, User
-from fleet.services import add_user, disable_user, give_role
+from fleet.services import add_user, disable_user, end_role, give_role
 from peers.leaving import offboard
 from peers.linking import link_user
 from peers.models import AccessRequest, Grant, Peer, Person
@@ -297,3 +297,18 @@ def test_a_sign_in_is_one_person_s(staging: Environment, alice: User, charlie: U
     refused(ValidationError, link_user, actor=alice, person=other, user=bob, reason="left")
     event = Event.objects.filter(verb="person.link").order_by("pk")[1]
     assert (event.target_label, event.changes) == ("Carol", {"user": ["charlie", ""]})
+
+
+def test_an_approval_counts_as_long_as_who_gave_it_operates_there(staging: Environment, bob: User, dora: User) -> None:
+    """B5: nobody agrees with whoever was shut out meanwhile."""
+    need_second(staging)
+    erin = add_user(actor=SYSTEM, username="erin", email="", password=None, is_superuser=False)
+    role = give_role(actor=SYSTEM, user=erin, name=Role.Name.OPERATOR, environment=staging)
+    asked = make_request(make_person(), staging)
+    approve_request(actor=erin, request=asked)
+    end_role(actor=SYSTEM, role=role)
+    again = approve_request(actor=bob, request=asked)
+    assert (again.state, again.first_approved_by) == ("half approved", "bob")
+    assert not Grant.objects.exists()
+    assert approve_request(actor=dora, request=asked).decision == "approved"
+    assert Grant.objects.get().granted_by == "bob and dora"
