@@ -14,7 +14,7 @@ from django.utils import timezone
 from audit.services import SYSTEM, Act, Actor, act, cut
 from audit.verbs import Verb
 from fleet.access import require_helpdesk, require_operator
-from fleet.changes import mark_changed
+from fleet.changes import hold_servers, mark_changed
 from fleet.models import Environment, User
 from peers.models import Device, Peer, Person, Suspension
 from peers.settle import lock_devices
@@ -39,7 +39,7 @@ def suspend(*, actor: Actor, targets: Sequence[Target], reason: str, is_idle: bo
             one.is_idle, one.is_decided = is_idle, is_one and not is_idle
             one.clean_fields(exclude=list(OWN_PATHS.values()))  # each of these would ask the database
         Suspension.objects.bulk_create(found)
-        mark_changed({peer.server_id for peer in peers})
+        _mark_servers(peers)
         label = str(targets[0]) if len(targets) == 1 else f"{len(targets)} at once"
         changes = {"suspended": ["", cut("; ".join(map(str, targets)), 2000)]}
         this.on(targets[0], changes=changes, label=label, environment=_only(peers))
@@ -58,7 +58,7 @@ def resume(*, actor: Actor, suspension: Suspension, reason: str) -> Suspension:
         values = {"ended_at": suspension.ended_at, "ended_by": suspension.ended_by}
         if not Suspension.objects.filter(pk=suspension.pk, ended_at=None).update(**values):
             raise ValidationError("This suspension has ended already: look again.", code="taken")
-        mark_changed({peer.server_id for peer in peers})
+        _mark_servers(peers)
         this.on(target, changes={"suspended": [suspension.reason, ""]}, environment=_only(peers))
     return suspension
 
@@ -122,6 +122,13 @@ def _lock_peers(targets: Sequence[Target]) -> list[Peer]:
     """Live peers of the targets, read while nobody can issue another to these people."""
     lock_devices({owner_of(target).pk for target in targets})
     return list(Peer.objects.filter(_one_of(targets, PATHS), ended_at=None).select_related("server__environment"))
+
+
+def _mark_servers(peers: Iterable[Peer]) -> None:
+    """Locked in the order of all: several rows that are written at once are locked as they happen to lie."""
+    servers = {peer.server_id for peer in peers}
+    hold_servers(servers)
+    mark_changed(servers)
 
 
 # From a peer, and from a suspension.

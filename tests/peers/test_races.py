@@ -13,7 +13,7 @@ from fleet.changes import hold_servers
 from fleet.models import Environment, Role, Server, User
 from fleet.services import add_environment, give_role
 from nodes.desired import desired_state
-from peers.due import begin_grants
+from peers.due import begin_grants, settle_placements
 from peers.granting import end_grants, grant_access, lock_teams
 from peers.leaving import offboard
 from peers.models import Device, Grant, Membership, Peer, Person, Revocation, Team
@@ -238,3 +238,17 @@ def _join_a_team_anew(person: Person, server: Server) -> Act:
     join_team(actor=SYSTEM, team=team, people=[person])
     Membership.objects.filter(person=person).update(until=timezone.now())
     return later(join_team, team=team, people=[person])
+
+
+def test_who_is_suspended_on_servers_that_others_lock_waits_in_no_circle(server: Server, staging: Environment) -> None:
+    ann, other = with_device("Ann"), make_server(staging, "other")
+    settle_placements()
+    grant_access(actor=SYSTEM, person=ann, environment=staging, reason="on call")
+    Server.objects.filter(pk=server.pk).update(mtu=1400)  # its row lies behind the other's from now on
+    _, refused = overtake(
+        lambda: hold_servers([server.pk]),
+        later(suspend, targets=[ann], reason="lent out"),
+        then=lambda: hold_servers([other.pk]),
+    )
+    assert refused is None
+    assert [desired_state(pk).content.peers for pk in (server.pk, other.pk)] == [{}, {}]
