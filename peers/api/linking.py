@@ -1,5 +1,7 @@
 """Who a person is in the Console, over HTTP."""
 
+from typing import Any
+
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -13,10 +15,22 @@ from peers.linking import link_user
 from peers.models import Person
 
 
+class SignIn(serializers.SlugRelatedField[User]):
+    """By its name. What no name holds is asked of no database: PostgreSQL takes no such text."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(slug_field="username", queryset=User.objects.all(), **kwargs)
+
+    def to_internal_value(self, data: Any) -> User:
+        if isinstance(data, str) and "\0" in data:
+            self.fail("does_not_exist", slug_name=self.slug_field, value=data.replace("\0", ""))
+        return super().to_internal_value(data)
+
+
 class LinkInput(Input):
     """`user`: a sign-in by its name; null to unlink."""
 
-    user = serializers.SlugRelatedField(slug_field="username", queryset=User.objects.all(), allow_null=True)
+    user = SignIn(allow_null=True)
     reason = Reason()
 
 

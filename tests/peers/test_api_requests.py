@@ -285,7 +285,7 @@ def test_a_sign_in_is_linked_by_administrators_alone(alice: User, bob: User, cha
         assert rows() == before
     administrator = script(alice)
     before = rows()
-    for bad in ({"user": "nobody"}, {"user": 5}, {}, {"user": ["bob"]}):
+    for bad in ({"user": "nobody"}, {"user": 5}, {}, {"user": ["bob"]}, {"user": "b\0b"}):
         assert list(administrator.post(path, **{"reason": "x", **bad})[1]) == ["user"]
     assert list(administrator.post(path, user="charlie")[1]) == ["reason"]
     assert rows() == before
