@@ -47,13 +47,15 @@ def settle_strays() -> dict[int, str]:
     part = int(now.timestamp()) // 15 % parts
     rows = Device.objects.filter(revoked_at=None).annotate(part=Mod(F("person"), parts)).filter(part=part)
     devices = {device.pk: device for device in rows.select_related("person")}
-    strays = {devices[device].person_id for device in compare(list(devices.values()), now).devices}
-    return _each(Person.objects.filter(pk__in=strays), _settle_stray)
+    found = compare(list(devices.values()), now)
+    ending, lacking = ({devices[device].person_id for device in part} for part in (found.ending, found.lacking))
+    _each(Person.objects.filter(pk__in=ending), partial(_settle_stray, issues=False))  # waits for no full pool
+    return _each(Person.objects.filter(pk__in=lacking), partial(_settle_stray, issues=True))
 
 
-def _settle_stray(person: Person) -> None:
+def _settle_stray(person: Person, *, issues: bool) -> None:
     with act(Verb.PEER_SETTLE, actor=SYSTEM, reason="the peers were not what the grants say") as this:
-        done = settle([person.pk], this=this, ending=Ending())
+        done = settle([person.pk], this=this, ending=Ending(), issues=issues)
         this.on(person, changes={"peers": [str(done.ended), str(done.issued)], "other terms": ["", str(done.changed)]})
 
 

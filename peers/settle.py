@@ -69,10 +69,15 @@ class Difference:
     kept: dict[Spot, Peer]
 
     @property
-    def devices(self) -> set[int]:
-        """Which it concerns."""
+    def ending(self) -> set[int]:
+        """Devices that lose a peer, or have one on other terms: this takes no address."""
         changing = (peer for peers in self.to_change.values() for peer in peers)
-        return {peer.device_id for peer in (*self.to_end, *changing)} | {device for device, _ in self.to_issue}
+        return {peer.device_id for peer in (*self.to_end, *changing)}
+
+    @property
+    def lacking(self) -> set[int]:
+        """Devices that are to have a peer and have none."""
+        return {device for device, _ in self.to_issue}
 
 
 def compare(devices: Collection[Device], now: dt.datetime, on: Collection[int] | None = None) -> Difference:

@@ -20,8 +20,8 @@ from nodes.desired import desired_state
 from nodes.drain import due_servers
 from nodes.models import ReviewItem, Run
 from nodes.reviews import hand_on_reviews
-from peers.due import settle_due, settle_placements
-from peers.granting import end_grants
+from peers.due import settle_due, settle_placements, settle_strays
+from peers.granting import end_grants, grant_access
 from peers.models import Grant, Peer
 from peers.revocation import revoke_devices
 from peers.services import register_device
@@ -46,6 +46,19 @@ def test_a_full_pool_holds_up_no_push_of_what_else_is_wanted(staging: Environmen
     assert found is not None
     assert (found.status, found.reason) == (False, "PoolExhausted")
     assert due_servers(server.pk % settings.SHARDS) == [server.pk]
+
+
+def test_who_waits_for_an_address_loses_what_they_may_not_have_all_the_same(staging: Environment) -> None:
+    full, other = make_server(staging, ipv4_pool="10.98.0.0/29"), make_server(staging)
+    late = make_person("Late")
+    grant = grant_access(actor=SYSTEM, person=late, server=other, reason="x")
+    make_device(late)
+    settle_placements()
+    make_peers(staging, 5)
+    Grant.objects.filter(pk=grant.pk).update(ended_at=timezone.now())
+    Grant.objects.create(person=late, server=full, reason="x", granted_by="x", begun_at=timezone.now())
+    assert list(settle_strays()) == [full.pk]
+    assert not Peer.objects.filter(device__person=late, ended_at=None).exists()
 
 
 def test_one_row_that_cannot_be_read_holds_up_nobody_else(
