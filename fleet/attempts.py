@@ -1,14 +1,11 @@
 """Work in many parts that goes on: what goes wrong in one of them holds up none of the others."""
 
-import logging
-from collections.abc import Callable
-
-logger = logging.getLogger(__name__)
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 
 
-def attempt(part: Callable[[], object], what: str) -> None:
-    """A fault goes into the log with what it was about; whoever calls this comes back to it by itself."""
-    try:
-        part()
-    except Exception:
-        logger.exception("%s failed; the sweep will come back to it", what)
+def do_all(parts: Iterable[Callable[[], object]]) -> None:
+    """Each in its turn, whatever became of those before it. What went wrong is raised once all are done."""
+    with ExitStack() as stack:
+        for part in reversed(list(parts)):
+            stack.callback(part)

@@ -8,7 +8,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from fleet.addresses import has_confirmed, release_ranges
-from fleet.attempts import attempt
+from fleet.attempts import do_all
 from fleet.models import AddressRange
 from nodes.crew import Crew
 from nodes.enrol import fail, run_enrolment
@@ -31,10 +31,13 @@ ENROLMENT_LIFE = dt.timedelta(minutes=15)
 
 def do_chores(crew: Crew) -> "list[Future[None]]":
     """Once for the whole fleet: a chore that fails holds up no other. Returns the jobs that were taken up."""
-    for chore in (settle_all, tell_overdue, suspend_idle, warn_of_ends, release_rested, hand_on_reviews):
-        attempt(chore, chore.__name__)
-    for chore in (make_missing_keys, forget):
-        attempt(chore, chore.__name__)
+    jobs: list[Future[None]] = []
+    chores = (settle_all, tell_overdue, suspend_idle, warn_of_ends, release_rested, hand_on_reviews)
+    do_all((*chores, make_missing_keys, forget, lambda: jobs.extend(_taken_up(crew))))
+    return jobs
+
+
+def _taken_up(crew: Crew) -> "list[Future[None]]":
     waiting = Enrolment.objects.filter(state=Enrolment.State.WAITING).values_list("pk", flat=True)
     plans = PlanRequest.objects.filter(finished_at=None).values_list("pk", flat=True)
     jobs = [crew.open(partial(run_enrolment, str(pk), crew.pool)) for pk in waiting]
@@ -43,9 +46,8 @@ def do_chores(crew: Crew) -> "list[Future[None]]":
 
 
 def mail_all() -> None:
-    """What is urgent first."""
-    mail_overdue()
-    mail_warnings()
+    """What is urgent first; a fault of the one mail holds up no other."""
+    do_all((mail_overdue, mail_warnings))
 
 
 def settle_all() -> None:

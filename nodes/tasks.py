@@ -28,9 +28,11 @@ def drain_revocations(shard: int) -> None:
 def sweep(shard: int) -> None:
     # First, so that no chore that fails (a full pool, a broken seal) holds up a revocation.
     draining.drain_revocations(shard, the_crew())
-    if shard == 0:
-        chores.do_chores(the_crew())
-    draining.drain(shard, the_crew())
+    try:
+        if shard == 0:
+            chores.do_chores(the_crew())
+    finally:
+        draining.drain(shard, the_crew())
 
 
 @shared_task

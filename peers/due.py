@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from audit.services import SYSTEM, act
 from audit.verbs import Verb
-from fleet.attempts import attempt
+from fleet.attempts import do_all
 from fleet.models import Placement, Server
 from fleet.pools import PoolExhausted
 from peers.entitlement import monday
@@ -27,11 +27,9 @@ LOOKED_AT = 200  # devices at once
 
 def settle_due() -> dict[int, str]:
     """All of it. Returns the servers whose pool is too small, with why: what waits for them holds up nothing else."""
-    for step in (suspend_disabled, expire_peers, renew_windows, let_moved_in):
-        attempt(step, step.__name__)
     full: dict[int, str] = {}
-    for settling in (settle_placements, begin_grants, settle_strays):
-        attempt(partial(_add_to, full, settling), settling.__name__)
+    settling = (partial(_add_to, full, one) for one in (settle_placements, begin_grants, settle_strays))
+    do_all((suspend_disabled, expire_peers, renew_windows, let_moved_in, *settling))
     return full
 
 
@@ -81,8 +79,7 @@ def _each(rows: Iterable[Row], settle_one: Callable[[Row], None]) -> dict[int, s
         except PoolExhausted as error:
             full[error.server_id] = str(error)
 
-    for row in rows:
-        attempt(partial(settle_or_tell, row), f"{row._meta.verbose_name} {row.pk}")
+    do_all(partial(settle_or_tell, row) for row in rows)
     return full
 
 
