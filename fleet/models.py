@@ -93,11 +93,15 @@ class Role(models.Model):
                 fields=["user", "name", "environment"],
                 condition=Q(ended_at=None, environment__isnull=False),
                 name="fleet_role_once",
+                violation_error_code="unique",
+                violation_error_message="This user has this role there already.",
             ),
             models.UniqueConstraint(
                 fields=["user", "name"],
                 condition=Q(ended_at=None, environment=None),
                 name="fleet_role_everywhere_once",
+                violation_error_code="unique",
+                violation_error_message="This user has this role everywhere already.",
             ),
         ]
 

@@ -37,7 +37,11 @@ class Person(models.Model):
         verbose_name_plural = "people"
         constraints = [
             models.UniqueConstraint(
-                fields=["email"], condition=~Q(email="") & Q(left_at=None), name="peers_person_email"
+                fields=["email"],
+                condition=~Q(email="") & Q(left_at=None),
+                name="peers_person_email",
+                violation_error_code="unique",
+                violation_error_message="Somebody else has this e-mail address: look under People.",
             )
         ]
 
@@ -55,7 +59,15 @@ class Team(models.Model):
 
     class Meta:
         ordering = ["name"]
-        constraints = [models.UniqueConstraint(fields=["name"], condition=Q(ended_at=None), name="peers_team_name")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["name"],
+                condition=Q(ended_at=None),
+                name="peers_team_name",
+                violation_error_code="unique",
+                violation_error_message="There is a team of this name: add people to it, or choose another name.",
+            )
+        ]
 
     def __str__(self) -> str:
         return self.name

@@ -49,6 +49,10 @@ def test_users_and_roles_are_given_by_administrators_alone(alice: User, bob: Use
     assert client.post(reverse("admin:fleet_role_add"), role).status_code == 302
     dave = User.objects.get(username="dave")
     assert (dave.is_superuser, dave.check_password("tr0ub4dor and three")) == (False, True)
+    assert (
+        "This user has this role everywhere already."
+        in client.post(reverse("admin:fleet_role_add"), role).content.decode()
+    )
     given = Role.objects.get(user=bob, environment=None)
     assert client.post(reverse("admin:fleet_role_end", args=[given.pk]), {"_answered": "1"}).status_code == 302
     assert Role.objects.get(pk=given.pk).ended_at is not None
