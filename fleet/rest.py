@@ -1,7 +1,7 @@
 """What every resource of the API shares: strict input, one answer, and errors that a script can read."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied
 from django.db.models import Model, QuerySet
@@ -88,6 +88,11 @@ class Reason(Text):
 
 class Visible(serializers.PrimaryKeyRelatedField[Any]):
     """The id of a row that this user sees; another's is refused as one that does not exist."""
+
+    default_error_messages: ClassVar = {
+        "does_not_exist": "You see none with the id {pk_value}.",
+        "incorrect_type": "Give an id, not {data_type}.",
+    }
 
     def __init__(self, model: type[Model], rows: Callable[[User], QuerySet[Any]], **kwargs: Any) -> None:
         self.rows = rows

@@ -86,6 +86,16 @@ def test_a_bad_field_is_named_and_nothing_changes(path: str, field: str, value: 
     assert caller.post(path, **good)[0] == 201
 
 
+def test_a_taken_name_is_a_conflict_and_an_unknown_id_is_said_plainly(bob: User, team: Team) -> None:
+    caller = script(bob)
+    code, body = caller.post("teams", name=team.name)
+    assert (code, list(body), "Constraint" in str(body)) == (409, ["name"], False)
+    code, body = caller.post("memberships", team=999999, people=[make_person().pk])
+    assert (code, body) == (400, {"team": ["You see none with the id 999999."]})
+    assert [Team.objects.count(), Membership.objects.count()] == [1, 0]
+    assert caller.post("teams", name=f"{team.name}-2")[0] == 201
+
+
 def test_a_grant_is_held_by_a_person_or_a_team(bob: User, team: Team, staging: Environment) -> None:
     caller, person = script(bob), make_person()
     before = rows()
