@@ -57,8 +57,10 @@ class GrantAdmin(StoriedAdmin):
     actions_detail = ("move", "end")
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
-        shown = ("person", "team", "environment", "server", "networks", "hours", "pool", "begins_at", "until", "reason")
-        return (*shown, "state", "granted_by", "moved_from", "ended_at") if obj else shown
+        holder, time = ("person", "team", "environment", "server"), ("begins_at", "until", "reason")
+        if obj is None:
+            return (*holder, "networks", "hours", "pool", *time)
+        return (*holder, "carries", "window", "pool", *time, "state", "granted_by", "moved_from", "ended_at")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Grant]:
         return visible_grants(request.user)

@@ -219,7 +219,7 @@ class PeerAdmin(SuspendingPages, OwnAdmin):
     )
     search_fields = ("device__name", "device__person__name", "device__public_key")
     fields = (
-        *("device", "server", "addresses", "carries", "state", "hours", "seen", "endpoint", "expires_at"),
+        *("device", "server", "addresses", "carries", "word", "hours", "seen", "endpoint", "expires_at"),
         *("issued_at", "issued_by", "ended_at", "end", "gone_at"),
     )
     readonly_fields = fields
@@ -247,6 +247,10 @@ class PeerAdmin(SuspendingPages, OwnAdmin):
     def state(self, peer: Peer) -> tuple[str, str]:
         word = peer_state(peer)
         return ("waits" if peer.waits_for and word.startswith("waits") else word), word
+
+    @display(description="state")
+    def word(self, peer: Peer) -> str:
+        return peer_state(peer)
 
     @display(description="hours")
     def hours(self, peer: Peer) -> str:

@@ -56,6 +56,21 @@ def test_a_team_is_added_filled_and_given_access(bob: User, staging: Environment
     for text in ("Carol", "Dave", "mon-sun 00:00-24:00", "on call", "vpn-a", ">open<"):
         assert text in shown, text
     assert Peer.objects.filter(device__person=other, ended_at=None).count() == 1
+    grant_page = client.get(at("peers_grant_change", Grant.objects.get(team=team).pk)).content.decode()
+    assert ("mon-sun 00:00-24:00" in grant_page, ">everything<" in re.sub(r"\s", "", grant_page)) == (True, True)
+
+
+def test_a_name_or_address_that_is_taken_says_so_at_its_field(bob: User, device: Device) -> None:
+    client = browser(bob)
+    team, person = {"name": "network"}, {"name": "Carla", "kind": "employee"}
+    assert client.post(at("peers_team_add"), team).status_code == 302
+    before = rows()
+    found = errors_of(client.post(at("peers_team_add"), team))
+    assert (list(found), "There is a team of this name" in str(found)) == (["name"], True)
+    found = errors_of(client.post(at("peers_person_add"), {**person, "email": "carol@example.com"}))
+    assert (list(found), "Somebody else has this e-mail address" in str(found)) == (["email"], True)
+    assert rows() == before
+    assert client.post(at("peers_person_add"), {**person, "email": "carla@example.com"}).status_code == 302
 
 
 def test_those_selected_leave_and_the_team_ends(bob: User, staging: Environment, device: Device) -> None:
@@ -177,7 +192,8 @@ def test_a_grant_moves_and_the_page_says_what_is_waited_for(bob: User, staging: 
     assert (answer["Location"], moved.server) == (at("peers_grant_change", moved.pk), new)
     assert "waits for vpn-old" in client.get(at("peers_person_change", person.pk)).content.decode()
     let_in = at("peers_peer_let_in", peer.pk)
-    assert let_in in client.get(at("peers_peer_change", peer.pk)).content.decode()
+    shown = client.get(at("peers_peer_change", peer.pk)).content.decode()
+    assert (let_in in shown, "waits for vpn-old" in shown, "&#x27;waits" in shown) == (True, True, False)
     assert "vpn-old (not enrolled) has not confirmed since" in client.get(let_in).content.decode()
     assert client.post(let_in, YES).status_code == 302
     assert let_in not in client.get(at("peers_peer_change", peer.pk)).content.decode()
