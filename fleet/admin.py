@@ -15,7 +15,7 @@ from audit.admin import EventAdmin
 from audit.models import Event
 from fleet import services, tokens
 from fleet.conditions import Type, read
-from fleet.forms import ApiTokenForm, BastionForm, EnvironmentForm, RoleForm, ServerForm, UserForm
+from fleet.forms import ApiTokenForm, BastionForm, Chooser, EnvironmentForm, RoleForm, ServerForm, UserForm
 from fleet.models import ApiToken, Bastion, Environment, Role, Server, User
 from fleet.questions import SureForm, ask
 from fleet.scope import scope_of, visible_bastions, visible_environments, visible_servers
@@ -74,6 +74,11 @@ class ConsoleAdmin(ModelAdmin):
     def get_field_queryset(self, db: str | None, db_field: Any, request: HttpRequest) -> Any:
         """Offers only what the user sees."""
         return self.admin_site.get_model_admin(db_field.remote_field.model).get_queryset(request)
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name in self.get_autocomplete_fields(request):
+            kwargs.setdefault("widget", Chooser(db_field, self.admin_site))
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def idle(self, request: HttpRequest, row: Any) -> set[str]:
         """Acts on this row that would be refused now: no button is shown; who asks all the same is told why not."""

@@ -1,9 +1,11 @@
 """Forms whose only judge is a service: valid is what the service has done."""
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
+from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied
 from django.db.models import Model
 from unfold.widgets import (
@@ -17,6 +19,8 @@ from fleet import fields, services
 from fleet.models import ApiToken, Bastion, Environment, Role, Server, User
 from fleet.refusal import REFUSED, messages_of, record_refusal
 from fleet.tokens import add_token
+
+LONGEST_ID = 19
 
 
 def refuse(form: forms.BaseForm, error: Exception) -> None:
@@ -89,6 +93,14 @@ class ReasonedForm(ServiceForm):
         super().__init__(*args, **kwargs)
         if self.instance._state.adding:
             del self.fields["reason"]
+
+
+class Chooser(AutocompleteSelect):
+    """A row is chosen by typing. What is no id chooses none: the field says so, and the page is shown again."""
+
+    def optgroups(self, name: str, value: Sequence[str], attr: dict[str, Any] | None = None) -> Any:
+        ids = [one for one in map(str, value) if one.isascii() and one.isdecimal() and len(one) < LONGEST_ID]
+        return super().optgroups(name, ids, attr)
 
 
 class Line(forms.CharField):

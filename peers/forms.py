@@ -4,11 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib.admin.views.autocomplete import AutocompleteJsonView
-from django.contrib.admin.widgets import AutocompleteSelect
 from django.db.models import Model
 from django.http import HttpRequest
 
-from fleet.forms import Line, Lines, ServiceForm
+from fleet.forms import Chooser, Line, Lines, ServiceForm
 from peers import granting, services
 from peers.models import Device, Grant, Person, Team
 from peers.teams import add_team
@@ -50,7 +49,7 @@ class DeviceField(AnyChoiceField):
         return named_by_key(obj)
 
 
-class DeviceSelect(AutocompleteSelect):
+class DeviceSelect(Chooser):
     url_name = "%s:peers_device_choices"
 
 

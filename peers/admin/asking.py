@@ -4,10 +4,10 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import ValidationError
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
+from fleet.forms import Chooser
 from fleet.models import Environment, Server
 from fleet.scope import visible_environments, visible_servers
 from peers.access import visible_people, visible_teams
@@ -17,8 +17,8 @@ from peers.models import Grant, Membership, Person, Team
 KINDS = (("key", "public key"), ("address", "address or network"), ("name", "name"))
 
 
-def _chooser(model: Any, name: str) -> AutocompleteSelect:
-    return AutocompleteSelect(model._meta.get_field(name), admin.site, attrs={"class": "unfold-admin-autocomplete"})
+def _chooser(model: Any, name: str) -> Chooser:
+    return Chooser(model._meta.get_field(name), admin.site, attrs={"class": "unfold-admin-autocomplete"})
 
 
 class MomentForm(forms.Form):

@@ -131,6 +131,10 @@ def test_a_page_names_what_is_wrong_and_leads_to_the_rows(alice: User, staging: 
     client, address = browser(alice), reverse("questions:access")
     assert "is no time: write it as" in client.get(f"{address}?at=soon").content.decode()
     assert "still to come" in client.get(f"{address}?at=2999-01-01").content.decode()
+    for text in ("abc", "99999", "-1", "9" * 30, "1\x00"):
+        for name in ("person", "team", "server", "environment"):
+            answer = client.get(address, {name: text})
+            assert (answer.status_code, list(answer.context["form"].errors)) == (200, [name]), (name, text)
     page = client.get(address).content.decode()
     peer = Peer.objects.get()
     for row in (peer, peer.server, peer.device, peer.device.person):
