@@ -200,6 +200,12 @@ class ServerForm(ReasonedForm):
             *("interface", "endpoint_host", "listen_port", "ipv4_pool", "ipv6_pool", "dns", "mtu", "forward"),
             "is_observe_only",
         )
+        labels: ClassVar = {
+            "ssh_port": "SSH port",
+            "ssh_user": "SSH user",
+            "mtu": "MTU",
+            "is_observe_only": "Observe only",
+        }
 
     def add(self, values: dict[str, Any]) -> Model:
         return services.add_server(actor=self.actor, **values)
