@@ -21,6 +21,7 @@ from fleet.refusal import REFUSED, messages_of, record_refusal
 from fleet.tokens import add_token
 
 LONGEST_ID = 19
+NO_DURATION = "Write days hours:minutes:seconds, such as 8:00:00 for eight hours or 14 00:00:00 for two weeks."
 
 
 def refuse(form: forms.BaseForm, error: Exception) -> None:
@@ -141,6 +142,7 @@ class EnvironmentForm(ReasonedForm):
         required=False,
         validators=[fields.valid_rest],
         widget=UnfoldAdminTextInputWidget,
+        error_messages={"invalid": NO_DURATION},
         help_text="How long a freed address rests before another peer may have it: days hours:minutes:seconds.",
     )
     time_zone = Line(
@@ -150,6 +152,7 @@ class EnvironmentForm(ReasonedForm):
         required=False,
         validators=[fields.valid_warning],
         widget=UnfoldAdminTextInputWidget,
+        error_messages={"invalid": NO_DURATION},
         initial=dt.timedelta(days=7),
         help_text="How long before its end people are told that access ends; 0 for never.",
     )
@@ -157,6 +160,7 @@ class EnvironmentForm(ReasonedForm):
         required=False,
         validators=[fields.valid_idle],
         widget=UnfoldAdminTextInputWidget,
+        error_messages={"invalid": NO_DURATION},
         help_text="A peer that nothing was heard of for so long, from 1 day on, is listed as idle; empty for never.",
     )
 

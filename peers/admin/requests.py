@@ -14,7 +14,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from fleet.access import may_operate
 from fleet.admin import one, page_of
-from fleet.forms import Line, Lines, Reason, ReasonForm, ServiceForm
+from fleet.forms import NO_DURATION, Line, Lines, Reason, ReasonForm, ServiceForm
 from fleet.models import User
 from fleet.questions import ask
 from fleet.scope import scope_of
@@ -44,6 +44,7 @@ class RequestForm(ServiceForm):
     networks = Lines(help_text="What the tunnel carries, one network a line; empty for everything.")
     duration = forms.DurationField(
         widget=UnfoldAdminTextInputWidget,
+        error_messages={"invalid": NO_DURATION},
         help_text="From its approval on: days hours:minutes:seconds, such as 14 00:00:00 for two weeks.",
     )
 

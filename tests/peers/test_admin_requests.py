@@ -62,7 +62,14 @@ def test_a_person_asks_and_an_operator_approves_on_the_pages(
     form = own.get(ADD).content.decode()
     assert ('name="place"' in form, 'name="person"' in form, 'name="environment"' in form) == (True, False, False)
     before = rows()
-    for bad in ({"place": ""}, {"place": "nowhere"}, {"duration": ""}, {"duration": "0"}, {"reason": ""}):
+    for bad in (
+        {"place": ""},
+        {"place": "nowhere"},
+        {"duration": ""},
+        {"duration": "0"},
+        {"duration": "2 weeks"},
+        {"reason": ""},
+    ):
         assert errors_of(own.post(ADD, {"place": "staging", **ASK, **bad})) in ([*bad], ["__all__"])
     assert rows() == before
     assert own.post(ADD, {"place": "staging", **ASK})["Location"] == LIST
