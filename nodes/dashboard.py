@@ -14,7 +14,7 @@ from fleet.models import Server
 from fleet.scope import scope_of, visible_servers
 from nodes.access import visible_holds, visible_reviews
 from nodes.reviews import OPEN
-from peers.access import own_devices, visible_peers, visible_receipts, waiting_requests
+from peers.access import own_devices, own_person, visible_peers, visible_receipts, waiting_requests
 from peers.admin.ends import ends_of, idle_count
 
 
@@ -22,9 +22,11 @@ def show(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Unfold's hook: adds to the context of the first page."""
     user = request.user
     live = Count("peers", filter=Q(peers__ended_at=None))
-    servers = list(visible_servers(user).annotate(held=live))
+    servers, has_role = list(visible_servers(user).annotate(held=live)), not scope_of(user).is_empty
     context.update(
         {
+            "has_role": has_role,
+            "is_linked": has_role or own_person(user) is not None,
             "servers": [{"server": server, "state": state_of(server)} for server in servers],
             "unreachable": [(server, found) for server in servers if (found := failing(server, Type.REACHABLE))],
             "broken": [(server, found) for server in servers if (found := failing(server, Type.INTACT))],

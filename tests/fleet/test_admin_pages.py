@@ -137,7 +137,8 @@ def test_who_has_no_role_sees_no_row(charlie: User, alice: User, staging: Enviro
     client = browser(charlie)
     for model in MODELS:
         assert client.get(address(model, "changelist")).status_code == 403, model
-    assert "vpn-" not in client.get("/admin/").content.decode()
+    page = client.get("/admin/").content.decode()
+    assert ("vpn-" in page, "ask an administrator to link it" in page) == (False, True)
 
 
 def test_an_auditor_reads_and_is_offered_no_act(charlie: User, staging: Environment) -> None:

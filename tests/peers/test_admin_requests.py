@@ -58,6 +58,7 @@ def test_a_person_asks_and_an_operator_approves_on_the_pages(
     charlie: User, carol: Person, bob: User, staging: Environment
 ) -> None:
     own, operator = browser(charlie), browser(bob)
+    assert [ADD in one.get("/admin/").content.decode() for one in (own, operator)] == [True, False]
     assert own.get("/admin/").status_code == 200
     form = own.get(ADD).content.decode()
     assert ('name="place"' in form, 'name="person"' in form, 'name="environment"' in form) == (True, False, False)
