@@ -10,12 +10,12 @@ from django.utils import timezone
 from audit.services import Act, Actor, act
 from audit.verbs import Verb
 from fleet.access import may_operate, require_operator
-from fleet.models import ApiToken, Environment, Role, User
+from fleet.models import ApiToken, Role, User
 from fleet.services import disable_user
 from peers.models import AccessRequest, Device, Grant, Membership, Peer, Person, Revocation, Suspension
 from peers.revocation import INSTEAD, carry_out
 from peers.settle import lock_devices, lock_keys
-from peers.teams import environments_of
+from peers.teams import places_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def offboard(*, actor: Actor, people: Sequence[Person], reason: str) -> Revocati
         # Keys before people and devices, as whoever revokes one of them does.
         lock_keys(Device.objects.filter(person__in=ids, revoked_at=None).values_list("public_key", flat=True))
         keys = [device.public_key for device in lock_devices(ids)]
-        require_operator(actor, *_environments(ids), instead=INSTEAD)
+        require_operator(actor, *places_of(ids), instead=INSTEAD)
         _refuse_gone(ids)
         row = Revocation(label=f"everything of {label}", reason=reason, revoked_by=str(actor))
         row.person = people[0] if len(people) == 1 else None
@@ -63,20 +63,9 @@ def offboard(*, actor: Actor, people: Sequence[Person], reason: str) -> Revocati
     return row
 
 
-def _environments(people: Collection[int]) -> set[Environment]:
-    """Wherever they have or may get access; what is over gives none."""
-    lasting = Q(Q(until=None) | Q(until__gt=timezone.now()), person__in=people, ended_at=None)
-    grants = Grant.objects.filter(lasting).select_related("environment", "server__environment")
-    memberships = Membership.objects.filter(lasting).select_related("team")
-    live = Peer.objects.filter(device__person__in=people, ended_at=None).order_by()
-    places = set(live.values_list("server__environment", flat=True))
-    by_team = environments_of(*{one.team for one in memberships})
-    return {grant.place for grant in grants} | by_team | set(Environment.objects.filter(pk__in=places))
-
-
 def may_offboard(actor: Actor, person: Person) -> bool:
     """Whether `offboard` would let them, as far as servers are concerned."""
-    return may_operate(actor, *_environments([person.pk]))
+    return may_operate(actor, *places_of([person.pk]))
 
 
 def _refuse_gone(people: Collection[int]) -> None:

@@ -16,6 +16,7 @@ from peers.granting import lock_teams
 from peers.models import Grant, Peer, Suspension
 from peers.rights import grants_of, holders_of
 from peers.settle import Ending, lock_devices, settle
+from peers.states import OPEN_REVIEW
 
 
 def move_grant(*, actor: Actor, grant: Grant, server: Server, reason: str) -> Grant:
@@ -40,6 +41,7 @@ def move_grant(*, actor: Actor, grant: Grant, server: Server, reason: str) -> Gr
         moved.full_clean()
         moved.save(force_insert=True)
         _refuse_kept(people, old)
+        _refuse_shut(old, [device.pk for device in devices])
         settle(people, this=this, ending=Ending(is_decided=len(people) == 1), on={old.pk, server.pk})
         _let_wait(old, server, this, staying)
         _keep_out(old, server, this, staying)
@@ -61,6 +63,12 @@ def _refuse_kept(people: Collection[int], old: Server) -> None:
     other = kept.filter(server=old).first() or kept.filter(environment=old.environment).first()
     if other is not None:
         raise ValidationError({"server": f"Another grant, {other}, carries access to {old} too: end that one first."})
+
+
+def _refuse_shut(old: Server, devices: Collection[int]) -> None:
+    """Whom somebody shut out at the machine waits for a decision there: a move is none."""
+    if Peer.objects.filter(OPEN_REVIEW, server=old, device__in=devices, ended_at=None).exists():
+        raise ValidationError({"server": f"A peer on {old} was shut at its machine: decide its review item first."})
 
 
 def _let_wait(old: Server, server: Server, this: Act, staying: Collection[int]) -> None:

@@ -18,6 +18,7 @@ from fleet.changes import hold_servers, mark_changed
 from fleet.models import Environment, User
 from peers.models import Device, Peer, Person, Suspension
 from peers.settle import lock_devices
+from peers.teams import places_of
 
 Target = Person | Device | Peer
 
@@ -52,7 +53,9 @@ def resume(*, actor: Actor, suspension: Suspension, reason: str) -> Suspension:
     target = suspension.target
     with act(Verb.RESUME, actor=actor, reason=reason) as this:
         peers = _lock_peers([target])
-        require_operator(actor, *_environments(peers))
+        # Also where they have access later, or just lost it: a single peer's own server alone where it is of that.
+        elsewhere = set() if isinstance(target, Peer) else places_of([owner_of(target).pk])
+        require_operator(actor, *_environments(peers), *elsewhere)
         _refuse_disabled(target)
         suspension.ended_at, suspension.ended_by = timezone.now(), str(actor)
         values = {"ended_at": suspension.ended_at, "ended_by": suspension.ended_by}

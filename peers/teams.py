@@ -1,7 +1,7 @@
 """Teams: who joins one has what it has, who leaves it has not."""
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from django.core.exceptions import ValidationError
 from django.db.models import F, Q, QuerySet
@@ -12,7 +12,7 @@ from audit.verbs import Verb
 from fleet.access import require_operator
 from fleet.models import Environment
 from peers.granting import lock_teams, refuse_ended
-from peers.models import Grant, Membership, Person, Team
+from peers.models import Grant, Membership, Peer, Person, Team
 from peers.services import who_stay
 from peers.settle import Ending, lock_people, settle
 
@@ -104,6 +104,17 @@ def _refuse_members(team: Team, joining: Sequence[Membership]) -> None:
     names = ", ".join(map(str, there.filter(pk__in=[one.person_id for one in joining])))
     if names:
         raise ValidationError({"people": ValidationError(f"In the team {team} already: {names}.", code="taken")})
+
+
+def places_of(people: Collection[int]) -> set[Environment]:
+    """Wherever they have or may get access; what is over gives none."""
+    lasting = Q(Q(until=None) | Q(until__gt=timezone.now()), person__in=people, ended_at=None)
+    grants = Grant.objects.filter(lasting).select_related("environment", "server__environment")
+    memberships = Membership.objects.filter(lasting).select_related("team")
+    live = Peer.objects.filter(device__person__in=people, ended_at=None).order_by()
+    places = set(live.values_list("server__environment", flat=True))
+    by_team = environments_of(*{one.team for one in memberships})
+    return {grant.place for grant in grants} | by_team | set(Environment.objects.filter(pk__in=places))
 
 
 def _check_end(membership: Membership, now: dt.datetime) -> None:

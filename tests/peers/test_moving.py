@@ -9,6 +9,7 @@ from django.utils import timezone
 from audit.services import SYSTEM
 from fleet.models import Environment, Server, User
 from nodes.desired import desired_state
+from nodes.reviews import decide_review
 from peers.granting import grant_access
 from peers.models import Device, Grant, Peer, Suspension
 from peers.moving import let_in, let_moved_in, move_grant
@@ -16,7 +17,7 @@ from peers.services import register_device
 from peers.states import peer_state, with_causes
 from peers.suspending import resume, suspend
 from peers.teams import add_team, join_team
-from tests.build import make_device, make_person, make_server, new_public_key
+from tests.build import make_device, make_person, make_review, make_server, new_public_key
 from tests.doors import rows
 
 pytestmark = pytest.mark.django_db
@@ -196,3 +197,17 @@ def test_who_was_suspended_on_the_old_server_is_so_on_the_new_one(device: Device
     assert (again.reason, again.suspended_by, again.is_idle) == ("malware", held.suspended_by, False)
     resume(actor=SYSTEM, suspension=again, reason="cleaned")
     assert set(desired_state(places[1].pk).content.peers) == {phone.public_key, device.public_key}
+
+
+def test_who_was_shut_at_the_machine_moves_only_once_somebody_decided(staging: Environment) -> None:
+    old, new = make_server(staging), make_server(staging)
+    person = make_person("Carol")
+    grant = grant_access(actor=SYSTEM, person=person, server=old, reason="work")
+    make_device(person)
+    item = make_review(Peer.objects.get())
+    with pytest.raises(ValidationError, match="decide its review item first"):
+        move_grant(actor=SYSTEM, grant=grant, server=new, reason="nearer")
+    assert Peer.objects.get().ended_at is None
+    decide_review(actor=SYSTEM, item=item, decision="resume", reason="fine")
+    move_grant(actor=SYSTEM, grant=grant, server=new, reason="nearer")
+    assert Peer.objects.filter(server=new, ended_at=None).count() == 1

@@ -1,13 +1,17 @@
 """Suspending is reversible: out at once, by its cause, with key, addresses and grants kept."""
 
+import datetime as dt
+
 import pytest
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.utils import timezone
 
 from audit.models import Event
 from audit.services import SYSTEM
 from fleet.models import Environment, Server, User
 from fleet.services import disable_user, enable_user
 from nodes.desired import desired_state
+from peers.granting import grant_access
 from peers.leaving import offboard
 from peers.models import Device, Peer, PeerStatus, Person, Suspension
 from peers.revocation import revoke_devices
@@ -173,3 +177,16 @@ def test_a_peer_s_word_says_what_keeps_it_out_and_whether_that_is_confirmed(devi
     revoke_devices(actor=SYSTEM, devices=[device], reason="lost")
     Peer.objects.filter(pk=b.pk).update(gone_at=held.began_at)
     assert states() == ["leaving", "gone"]
+
+
+def test_a_person_who_has_access_later_is_resumed_by_its_operators_alone(
+    staging: Environment, production: Environment, bob: User, alice: User
+) -> None:
+    make_server(production)
+    person, later = make_person("Carol"), timezone.now() + dt.timedelta(hours=1)
+    make_device(person)
+    grant_access(actor=SYSTEM, person=person, environment=production, reason="work", begins_at=later)
+    (suspension,) = suspend(actor=SYSTEM, targets=[person], reason="malware")
+    with pytest.raises(PermissionDenied):
+        resume(actor=bob, suspension=suspension, reason="x")
+    assert resume(actor=alice, suspension=suspension, reason="clean").ended_by == "alice"
