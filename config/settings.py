@@ -311,6 +311,10 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "One Console for many WireGuard servers.",
     "VERSION": "1",
     "SERVE_PERMISSIONS": ["fleet.sign_in.MayOperate"],
+    "ENUM_NAME_OVERRIDES": {
+        "RequestDecision": "peers.models.AccessRequest.Decision",
+        "ReviewDecision": "nodes.models.ReviewItem.Decision",
+    },
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }
