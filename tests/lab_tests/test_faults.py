@@ -10,6 +10,7 @@ from tests.lab.faults import Mode
 from tests.lab.lab import Lab
 from tests.lab.machines import Server
 
+PATIENCE = 15  # of whoever waits for sshd's banner on a busy machine
 COUNT = """\
 table inet count {
   chain input { type filter hook input priority 0; icmp type echo-request counter; }
@@ -39,14 +40,14 @@ def ssh_answer(server: Server, timeout: float = 0.5) -> str:
 def test_a_partition_cuts_off_what_its_mode_says_until_it_is_healed(lab: Lab, mode: Mode, pings: int, ssh: str) -> None:
     server, other = lab.add_servers(2)
     client = lab.add_clients(1)[0]
-    assert ssh_answer(server) == "SSH-"
+    assert ssh_answer(server, PATIENCE) == "SSH-"
     server.partition(mode)
     assert (client.ping(server.address).received, ssh_answer(server)) == (pings, ssh)
     assert client.ping(server.address6).received == pings
-    assert (client.ping(other.address).received, ssh_answer(other)) == (3, "SSH-")
+    assert (client.ping(other.address).received, ssh_answer(other, PATIENCE)) == (3, "SSH-")
     server.heal()
     client.stream(server.address6).wait_for_reply()
-    assert (client.ping(server.address).received, ssh_answer(server)) == (3, "SSH-")
+    assert (client.ping(server.address).received, ssh_answer(server, PATIENCE)) == (3, "SSH-")
 
 
 def test_a_partition_outlasts_a_reboot(lab: Lab) -> None:
