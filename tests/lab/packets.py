@@ -81,7 +81,8 @@ class Stream:
     def packets(self) -> list[Packet]:
         """Every packet so far, in the order of sending."""
         self._file.seek(0)
-        lines = [line.split() for line in self._file if line.endswith("\n")]
+        # All at once: a line that was half written when it was read would come as two.
+        lines = [line.split() for line in self._file.read().split("\n")[:-1]]
         replies: dict[str, float] = {}
         for kind, number, moment in lines:
             if kind == "R":
