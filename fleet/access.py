@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 
 from audit.services import SYSTEM, Actor
 from fleet.models import Environment, Role, User
@@ -59,6 +59,12 @@ def _would_pass(require: Callable[..., None], actor: Actor, environments: Collec
     except PermissionDenied:
         return False
     return True
+
+
+def require_reason(reason: str, mend: str = "Say why: the ledger keeps it.") -> None:
+    """ValidationError at the field where a person acts without saying why."""
+    if not reason.strip():
+        raise ValidationError({"reason": mend})
 
 
 def require_admin(actor: Actor) -> None:

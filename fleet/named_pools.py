@@ -5,7 +5,7 @@ from django.utils import timezone
 
 from audit.services import Actor, act
 from audit.verbs import Verb
-from fleet.access import require_operator
+from fleet.access import require_operator, require_reason
 from fleet.addresses import open_pools
 from fleet.changes import lock_servers
 from fleet.fields import parse_network
@@ -50,8 +50,7 @@ def _check(family: str, text: str, whole: Network, others: list[Pool]) -> None:
 def end_pool(*, actor: Actor, pool: Pool, reason: str) -> Pool:
     """Everybody keeps their addresses; what is free of it is given to anybody again."""
     require_operator(actor, pool.server.environment)
-    if not reason.strip():
-        raise ValidationError({"reason": "Say why this pool ends."})
+    require_reason(reason, "Say why this pool ends.")
     with act(Verb.POOL_END, actor=actor, reason=reason) as this:
         lock_servers([pool.server_id])
         pool.ended_at = timezone.now()

@@ -10,7 +10,7 @@ from django.utils import timezone
 from audit.services import Act, Actor, act
 from audit.verbs import Verb
 from fleet import addresses, fields
-from fleet.access import require_admin, require_operator
+from fleet.access import require_admin, require_operator, require_reason
 from fleet.changes import SETTLE, hint, lock_servers, mark_changed
 from fleet.models import Bastion, Environment, Placement, Role, Server, ServerStatus, User
 
@@ -142,8 +142,7 @@ def enable_user(*, actor: Actor, user: User, reason: str) -> User:
 
 
 def _set_active(this: Act, user: User, *, is_active: bool) -> User:
-    if not this.reason.strip():
-        raise ValidationError({"reason": "Say why."})
+    require_reason(this.reason, "Say why.")
     if not User.objects.filter(pk=user.pk, is_active=not is_active).update(is_active=is_active):
         raise ValidationError(f"{user} is {'enabled' if is_active else 'disabled'} already.", code="taken")
     user.is_active = is_active

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from audit.services import Actor, act
 from audit.verbs import Verb
-from fleet.access import require_admin
+from fleet.access import require_admin, require_reason
 from fleet.models import ApiToken, User
 
 PREFIX = "muster_"
@@ -33,8 +33,7 @@ def add_token(
 
 def revoke_token(*, actor: Actor, token: ApiToken, reason: str) -> None:
     require_admin(actor)
-    if not reason.strip():
-        raise ValidationError({"reason": "Say why."})
+    require_reason(reason, "Say why.")
     with act(Verb.TOKEN_REVOKE, actor=actor, reason=reason) as this:
         token.revoked_at = timezone.now()
         token.save(update_fields=["revoked_at"])

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from audit.services import SYSTEM, Actor, AtMachine, act
 from audit.verbs import Verb
-from fleet.access import require_operator
+from fleet.access import require_operator, require_reason
 from fleet.changes import mark_changed
 from fleet.models import Server
 from nodes.models import ReviewItem
@@ -55,8 +55,7 @@ def decide_review(*, actor: Actor, item: ReviewItem, decision: str, reason: str)
     require_operator(actor, item.server.environment)
     if decision not in ReviewItem.Decision.values:
         raise ValidationError({"decision": "Decide to resume or to revoke."})
-    if not reason.strip():
-        raise ValidationError({"reason": "Say why: the ledger keeps it."})
+    require_reason(reason)
     with act(Verb.REVIEW_DECIDE, actor=actor, reason=reason) as this:
         values = {"decided_at": timezone.now(), "decided_by": str(actor), "decision": decision, "reason": reason}
         for name, value in values.items():

@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 
 from audit.services import Actor, act
 from audit.verbs import Verb
-from fleet.access import require_operator
+from fleet.access import require_operator, require_reason
 from fleet.changes import DRAIN, hint, lock_servers, mark_changed
 from fleet.fields import FINGERPRINT, HOST_KEY, KEYGEN_LINE
 from fleet.models import Server, User
@@ -84,8 +84,7 @@ def approve_hold(*, actor: Actor, hold: Hold, reason: str) -> Hold:
     touched = Q(held_pushes__hold=hold) | Q(peers__ended_act=hold.act, peers__gone_at=None)
     servers = list(Server.objects.filter(touched).select_related("environment").distinct())
     require_operator(actor, *{server.environment for server in servers})
-    if not reason.strip():
-        raise ValidationError({"reason": "Say why these peers may go."})
+    require_reason(reason, "Say why these peers may go.")
     with act(Verb.PUSH_APPROVE, actor=actor, reason=reason) as this:
         hold.approved_at, hold.approved_by, hold.reason = timezone.now(), str(actor), reason
         hold.clean_fields()

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from audit.services import Actor, act
 from audit.verbs import Verb
-from fleet.access import require_operator
+from fleet.access import require_operator, require_reason
 from fleet.models import Environment, Placement, Server
 from peers.models import AccessRequest, Grant, Person, Team
 from peers.rights import holders_of
@@ -89,8 +89,7 @@ def end_grants(*, actor: Actor, grants: Sequence[Grant], reason: str) -> None:
     """One act. Keys live on elsewhere; where no grant is left, peers are withdrawn. Several at once obey the brake."""
     if not grants:
         raise ValidationError({"grants": "Choose at least one grant."})
-    if not reason.strip():
-        raise ValidationError({"reason": "Say why this access ends."})
+    require_reason(reason, "Say why this access ends.")
     require_operator(actor, *(grant.place for grant in grants))
     with act(Verb.GRANT_END, actor=actor, reason=reason) as this:
         ids = [grant.pk for grant in grants]

@@ -4,7 +4,7 @@ from django.core.exceptions import ValidationError
 
 from audit.services import Actor, act
 from audit.verbs import Verb
-from fleet.access import require_admin
+from fleet.access import require_admin, require_reason
 from fleet.models import User
 from peers.models import Person
 from peers.services import who_stay
@@ -14,8 +14,7 @@ from peers.settle import lock_devices
 def link_user(*, actor: Actor, person: Person, user: User | None, reason: str) -> Person:
     """From now on the person is this user; nobody's where `user` is None. One user is one person."""
     require_admin(actor)
-    if not reason.strip():
-        raise ValidationError({"reason": "Say why: the ledger keeps it."})
+    require_reason(reason)
     with act(Verb.PERSON_LINK, actor=actor, reason=reason) as this:
         lock_devices([person.pk])
         person.refresh_from_db(fields=["user", "left_at"])

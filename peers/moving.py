@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from audit.services import Act, Actor, act
 from audit.verbs import Verb
-from fleet.access import require_operator
+from fleet.access import require_operator, require_reason
 from fleet.changes import hold_servers, mark_changed
 from fleet.models import Server
 from peers.granting import lock_teams
@@ -22,7 +22,7 @@ from peers.states import OPEN_REVIEW
 def move_grant(*, actor: Actor, grant: Grant, server: Server, reason: str) -> Grant:
     """The same right to another server. Its peers there are let in once the old ones were seen gone."""
     require_operator(actor, grant.place, server.environment)
-    _need(reason)
+    require_reason(reason)
     if grant.server is None or grant.server == server:
         raise ValidationError({"server": "Only a grant to one server moves, and to another one."})
     old = grant.server
@@ -94,7 +94,7 @@ def _keep_out(old: Server, server: Server, this: Act, staying: Collection[int]) 
 def let_in(*, actor: Actor, peer: Peer, reason: str) -> Peer:
     """For an old server that answers no more: its word is not waited for. Until its peer there ends by itself or the
     server is reached, the key may pass on both."""
-    _need(reason)
+    require_reason(reason)
     with act(Verb.PEER_LET_IN, actor=actor, reason=reason) as this:
         lock_devices([peer.device.person_id])
         waiting = Peer.objects.select_related("waits_for__server__environment", "server__environment")
@@ -109,11 +109,6 @@ def let_in(*, actor: Actor, peer: Peer, reason: str) -> Peer:
         this.on(peer, changes=changes, environment=found.server.environment.name)
     peer.waits_for = None
     return peer
-
-
-def _need(reason: str) -> None:
-    if not reason.strip():
-        raise ValidationError({"reason": "Say why: the ledger keeps it."})
 
 
 def let_moved_in() -> int:

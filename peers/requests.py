@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from audit.services import Act, Actor, act
 from audit.verbs import Verb
-from fleet.access import may_help, may_operate, require_helpdesk, require_operator
+from fleet.access import may_help, may_operate, require_helpdesk, require_operator, require_reason
 from fleet.models import Environment, Server, User
 from peers.granting import grant_access
 from peers.models import AccessRequest, Grant, Person, Suspension
@@ -75,8 +75,7 @@ def _stands(asked: AccessRequest) -> bool:
 def deny_request(*, actor: Actor, request: AccessRequest, reason: str) -> AccessRequest:
     """One operator is enough, also where another one has approved."""
     require_operator(actor, request.place)
-    if not reason.strip():
-        raise ValidationError({"reason": "Say why: who asked will want to know."})
+    require_reason(reason, "Say why: who asked will want to know.")
     _check_reason(reason)
     with act(Verb.REQUEST_DENY, actor=actor, reason=reason) as this:
         return _decide(this, _lock(request), AccessRequest.Decision.DENIED, reason)

@@ -5,7 +5,7 @@ from django.utils import timezone
 
 from audit.services import Actor, act
 from audit.verbs import Verb
-from fleet.access import require_operator
+from fleet.access import require_operator, require_reason
 from fleet.changes import lock_servers
 from fleet.models import AddressRange, Server
 from fleet.pools import BadRange, meet, parse_range, span_of
@@ -23,8 +23,7 @@ def reserve_addresses(*, actor: Actor, server: Server, addresses: str, reason: s
     row = AddressRange(server=server, first=first, last=last, kind=AddressRange.Kind.RESERVED, reason=reason)
     row.taken_by = str(actor)
     with act(Verb.ADDRESS_RESERVE, actor=actor, reason=reason) as this:
-        if not reason.strip():
-            raise ValidationError({"reason": "Say what these addresses are kept for."})
+        require_reason(reason, "Say what these addresses are kept for.")
         row.clean_fields()
         row.server = lock_servers([server.pk])[0]
         pools = row.server.pool4, row.server.pool6
@@ -42,8 +41,7 @@ def release_addresses(*, actor: Actor, reservation: AddressRange, reason: str) -
     require_operator(actor, reservation.server.environment)
     if reservation.kind != AddressRange.Kind.RESERVED:
         raise ValidationError(f"{reservation} is no reservation: it ends with what has it.")
-    if not reason.strip():
-        raise ValidationError({"reason": "Say why these addresses are kept no more."})
+    require_reason(reason, "Say why these addresses are kept no more.")
     with act(Verb.ADDRESS_RELEASE, actor=actor, reason=reason) as this:
         lock_servers([reservation.server_id])
         now = timezone.now()

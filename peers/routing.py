@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from audit.services import Actor, act
 from audit.verbs import Verb
-from fleet.access import require_operator
+from fleet.access import require_operator, require_reason
 from fleet.addresses import free_ranges
 from fleet.changes import lock_servers, mark_changed
 from fleet.fields import parse_network
@@ -51,8 +51,7 @@ def route_network(*, actor: Actor, device: Device, server: Server, network: str,
 def end_route(*, actor: Actor, route: RoutedNetwork, reason: str) -> RoutedNetwork:
     """The network rests until the server was read back without it, and as long as an address does."""
     require_operator(actor, route.server.environment)
-    if not reason.strip():
-        raise ValidationError({"reason": "Say why this network is routed no more."})
+    require_reason(reason, "Say why this network is routed no more.")
     with act(Verb.ROUTE_END, actor=actor, reason=reason) as this:
         lock_devices([route.device.person_id])
         lock_servers([route.server_id])

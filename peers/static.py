@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from audit.services import Act, Actor, act
 from audit.verbs import Verb
-from fleet.access import require_operator
+from fleet.access import require_operator, require_reason
 from fleet.changes import lock_servers, mark_changed
 from fleet.models import AddressRange, Server
 from fleet.pools import BadRange, from_hex, meet, parse_range, usable
@@ -120,8 +120,7 @@ def _refuse_unsettled(peer: Peer) -> None:
 def end_static_address(*, actor: Actor, static: StaticAddress, reason: str) -> StaticAddress:
     """A live peer keeps the addresses as ordinary ones; where there is none they rest."""
     require_operator(actor, static.server.environment)
-    if not reason.strip():
-        raise ValidationError({"reason": "Say why this address is the device's own no more."})
+    require_reason(reason, "Say why this address is the device's own no more.")
     with act(Verb.STATIC_END, actor=actor, reason=reason) as this:
         lock_devices([static.device.person_id])
         lock_servers([static.server_id])

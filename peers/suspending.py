@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from audit.services import SYSTEM, Act, Actor, act, cut
 from audit.verbs import Verb
-from fleet.access import require_helpdesk, require_operator
+from fleet.access import require_helpdesk, require_operator, require_reason
 from fleet.changes import hold_servers, mark_changed
 from fleet.models import Environment, User
 from peers.models import Device, Peer, Person, Suspension
@@ -27,7 +27,7 @@ def suspend(*, actor: Actor, targets: Sequence[Target], reason: str, is_idle: bo
     """Keeps people, devices or peers out, everywhere that they are. Several at once obey the brake."""
     if not targets:
         raise ValidationError({"targets": "Choose at least one."})
-    _need(reason)
+    require_reason(reason)
     is_one = len(set(targets)) == 1
     with act(Verb.SUSPEND, actor=actor, reason=reason) as this:
         targets = list(dict.fromkeys(targets)) if is_idle else _with_heirs(targets)
@@ -49,7 +49,7 @@ def suspend(*, actor: Actor, targets: Sequence[Target], reason: str, is_idle: bo
 
 def resume(*, actor: Actor, suspension: Suspension, reason: str) -> Suspension:
     """What was kept out is wanted again, unless something else keeps it out."""
-    _need(reason)
+    require_reason(reason)
     target = suspension.target
     with act(Verb.RESUME, actor=actor, reason=reason) as this:
         peers = _lock_peers([target])
@@ -64,11 +64,6 @@ def resume(*, actor: Actor, suspension: Suspension, reason: str) -> Suspension:
         _mark_servers(peers)
         this.on(target, changes={"suspended": [suspension.reason, ""]}, environment=_only(peers))
     return suspension
-
-
-def _need(reason: str) -> None:
-    if not reason.strip():
-        raise ValidationError({"reason": "Say why: the ledger keeps it."})
 
 
 def _new(target: Target, this: Act) -> Suspension:

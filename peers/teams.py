@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from audit.services import Actor, act, cut
 from audit.verbs import Verb
-from fleet.access import require_operator
+from fleet.access import require_operator, require_reason
 from fleet.models import Environment
 from peers.granting import lock_teams, refuse_ended
 from peers.models import Grant, Membership, Peer, Person, Team
@@ -29,7 +29,7 @@ def add_team(*, actor: Actor, name: str, description: str = "") -> Team:
 
 def end_team(*, actor: Actor, team: Team, reason: str) -> Team:
     """The team is no more. Its grants have to be ended before, so that nobody loses access by the way."""
-    _need(reason)
+    require_reason(reason)
     with act(Verb.TEAM_END, actor=actor, reason=reason) as this:
         lock_teams([team.pk])
         require_operator(actor, *environments_of(team))
@@ -74,7 +74,7 @@ def leave_team(*, actor: Actor, memberships: Sequence[Membership], reason: str) 
     """What they had by the team alone is withdrawn; keys live on. Several at once obey the brake."""
     if not memberships:
         raise ValidationError({"memberships": "Choose at least one membership."})
-    _need(reason)
+    require_reason(reason)
     teams = {membership.team for membership in memberships}
     with act(Verb.TEAM_LEAVE, actor=actor, reason=reason) as this:
         lock_teams(team.pk for team in teams)
@@ -122,8 +122,3 @@ def _check_end(membership: Membership, now: dt.datetime) -> None:
         raise ValidationError({"until": "Give an end in the future."})
     if membership.until is None and membership.person.kind == Person.Kind.CONTRACTOR:
         raise ValidationError({"until": f"{membership.person} is a contractor: their access needs an end date."})
-
-
-def _need(reason: str) -> None:
-    if not reason.strip():
-        raise ValidationError({"reason": "Say why: the ledger keeps it."})
