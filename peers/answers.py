@@ -52,7 +52,7 @@ def ref(row: Model | None, text: str = "") -> Ref | str:
 
 
 ACCESS = (
-    *("state", "person", "device", "server", "environment", "networks", "hours", "until", "note", "grants", "since"),
+    *("state", "person", "device", "server", "note", "environment", "networks", "hours", "until", "grants", "since"),
     *("addresses", "kind", "public_key"),
 )
 
