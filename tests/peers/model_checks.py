@@ -75,7 +75,7 @@ def check_rests(world: World) -> None:
         held[row.server_id, row.ipv4.first].append(row)
         held[row.server_id, row.ipv6.first].append(row)
     for (server, _), holders in held.items():
-        holders.sort(key=lambda row: row.issued_at)
+        holders.sort(key=lambda row: (row.issued_at, row.device_id))  # issued at once: a key comes before its heir
         for before, after in ((one, two) for n, two in enumerate(holders) for one in holders[:n]):
             if not is_heir(after, before, rows):
                 assert before.ended_at is not None and before.ended_at + rests[server] <= after.issued_at
