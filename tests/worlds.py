@@ -60,6 +60,9 @@ class World:
     route: RoutedNetwork
 
 
+Worlds = dict[str, World]  # by the name of its environment
+
+
 def make_world(environment: Environment) -> World:
     server = make_server(environment)
     person = make_person(f"Carol of {environment}")

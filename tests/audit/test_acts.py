@@ -12,14 +12,20 @@ from audit.services import SYSTEM, AtMachine
 from fleet.models import Environment, User
 from tests.acts import ACTS
 from tests.asked import Asked
-from tests.worlds import World, everything, fill_the_ledger, make_world
+from tests.worlds import World, Worlds, everything, fill_the_ledger
 
 pytestmark = [pytest.mark.django_db, pytest.mark.parametrize("asked", ACTS, ids=str)]
 
 
 @pytest.fixture
-def world(staging: Environment) -> World:
-    return make_world(staging)
+def world(worlds: Worlds) -> World:
+    return worlds["staging"]
+
+
+@pytest.fixture
+def staging(world: World) -> Environment:
+    """Where Bob is an operator."""
+    return world.environment
 
 
 def test_an_act_writes_exactly_one_event_that_tells_who_what_and_why(asked: Asked, world: World, alice: User) -> None:
@@ -58,10 +64,8 @@ def test_nobody_without_a_role_gets_it(asked: Asked, world: World, charlie: User
     assert everything() != before
 
 
-def test_an_operator_gets_it_inside_staging_alone(
-    asked: Asked, world: World, production: Environment, bob: User
-) -> None:
-    other = make_world(production)
+def test_an_operator_gets_it_inside_staging_alone(asked: Asked, world: World, worlds: Worlds, bob: User) -> None:
+    other = worlds["production"]
     before = everything()
     if asked.who != "operator":
         with pytest.raises(PermissionDenied):

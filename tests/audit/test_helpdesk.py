@@ -11,9 +11,19 @@ from fleet.services import add_user, give_role
 from peers.suspending import resume, suspend
 from tests.acts import ACTS
 from tests.asked import Asked
-from tests.worlds import WHY, everything, make_world
+from tests.worlds import WHY, Worlds, everything
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def staging(worlds: Worlds) -> Environment:
+    return worlds["staging"].environment
+
+
+@pytest.fixture
+def production(worlds: Worlds) -> Environment:
+    return worlds["production"].environment
 
 
 @pytest.fixture
@@ -25,11 +35,9 @@ def helen(staging: Environment) -> User:
 
 
 @pytest.mark.parametrize("asked", ACTS, ids=str)
-def test_the_helpdesk_gets_what_is_its_own_inside_staging_alone(
-    asked: Asked, staging: Environment, production: Environment, helen: User
-) -> None:
+def test_the_helpdesk_gets_what_is_its_own_inside_staging_alone(asked: Asked, worlds: Worlds, helen: User) -> None:
     """B2, B5, D4."""
-    world, other = make_world(staging), make_world(production)
+    world, other = worlds["staging"], worlds["production"]
     before = everything()
     for refused in [other] if asked.who == "helpdesk" else [world, other]:
         with pytest.raises(PermissionDenied):
@@ -40,10 +48,8 @@ def test_the_helpdesk_gets_what_is_its_own_inside_staging_alone(
         assert Event.objects.latest("pk").actor_label == "helen"
 
 
-def test_the_helpdesk_suspends_whom_it_covers_and_lets_nobody_in_again(
-    staging: Environment, production: Environment, helen: User, bob: User
-) -> None:
-    world, other = make_world(staging), make_world(production)
+def test_the_helpdesk_suspends_whom_it_covers_and_lets_nobody_in_again(worlds: Worlds, helen: User, bob: User) -> None:
+    world, other = worlds["staging"], worlds["production"]
     before = everything()
     for target in (other.person, other.device):
         with pytest.raises(PermissionDenied):
