@@ -197,6 +197,7 @@ UNFOLD = {
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "nodes.dashboard.show",
     "STYLES": [lambda request: static("muster/console.css")],
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("muster/favicon.svg")}],
     "BORDER_RADIUS": "6px",
     "COLORS": {
         "primary": {

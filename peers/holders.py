@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Collection
 from ipaddress import ip_network
+from itertools import chain
 
 from django.core.exceptions import ValidationError
 from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
@@ -100,9 +101,9 @@ def _clock(moment: dt.datetime) -> str:
 
 def free_left(ids: Collection[int], now: dt.datetime) -> None:
     """The rest of these ranges begins, but for those on which a live peer stands or which a device has for itself."""
-    peers = Peer.objects.filter(Q(ipv4__in=ids) | Q(ipv6__in=ids), ended_at=None).values_list("ipv4", "ipv6")
-    own = StaticAddress.objects.filter(Q(ipv4__in=ids) | Q(ipv6__in=ids), ended_at=None).values_list("ipv4", "ipv6")
-    held = {pk for pair in (*peers, *own) for pk in pair}
+    live = Q(ipv4__in=ids) | Q(ipv6__in=ids), Q(ended_at=None)
+    pairs = (rows.objects.order_by().filter(*live).values_list("ipv4", "ipv6") for rows in (Peer, StaticAddress))
+    held = {pk for pair in chain(*pairs) for pk in pair}
     free_ranges(set(ids) - held, now)
 
 

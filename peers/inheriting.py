@@ -16,8 +16,8 @@ def hand_on_or_end(devices: Collection[Device], now: dt.datetime) -> None:
     """Inside a revocation, after the peers ended: static addresses and routed networks of dead keys go to their heirs;
     where there is none, they end, and what they held rests."""
     ids = [device.pk for device in devices]
-    statics = list(StaticAddress.objects.filter(device__in=ids, ended_at=None))
-    routes = list(RoutedNetwork.objects.filter(device__in=ids, ended_at=None))
+    statics = list(StaticAddress.objects.order_by().filter(device__in=ids, ended_at=None))
+    routes = list(RoutedNetwork.objects.order_by().filter(device__in=ids, ended_at=None))
     if not (statics or routes):
         return
     heirs = dict(Device.objects.filter(replaces__in=ids, revoked_at=None).values_list("replaces", "pk"))

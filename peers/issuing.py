@@ -74,7 +74,7 @@ def _address(by_server: Mapping[int, Sequence[Peer]], servers: Mapping[int, Serv
 def _own_addresses(by_server: Mapping[int, Sequence[Peer]]) -> dict[Spot, tuple[int | None, int | None]]:
     """(IPv4, IPv6) ranges of those devices that have some there."""
     devices = {peer.device_id for peers in by_server.values() for peer in peers}
-    rows = StaticAddress.objects.filter(device__in=devices, server__in=by_server, ended_at=None)
+    rows = StaticAddress.objects.order_by().filter(device__in=devices, server__in=by_server, ended_at=None)
     found = rows.values_list("device", "server", "ipv4", "ipv6")
     return {(device, server): (four, six) for device, server, four, six in found}
 

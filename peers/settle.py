@@ -124,7 +124,7 @@ def settle(
 
 
 def _live_peers(devices: Collection[Device], on: Collection[int] | None) -> dict[Spot, Peer]:
-    rows = Peer.objects.filter(device__in=[device.pk for device in devices], ended_at=None)
+    rows = Peer.objects.order_by().filter(device__in=[device.pk for device in devices], ended_at=None)
     rows = rows if on is None else rows.filter(server__in=on)
     return {(peer.device_id, peer.server_id): peer for peer in rows.defer("preshared_key")}
 

@@ -8,6 +8,7 @@ from django.db.models import F, Prefetch, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
+from fleet.post import can_mail
 from peers.expiry import ends_soon, said
 from peers.idle import is_idle
 from peers.models import ExpiryWarning, Peer
@@ -56,10 +57,15 @@ def _end(peer: Peer) -> str:
 
 
 def _told(peer: Any) -> str:
+    """Of a mail that went out or was tried, else why there is none."""
     if not peer.told:
         return "about to be"
     warning = peer.told[0]
-    return str(warning.told if warning.mailed_to or peer.device.person.email else "no e-mail address")
+    if warning.mailed_to or warning.trouble:
+        return str(warning.told)
+    if not can_mail():
+        return "here alone: no mail is set up"
+    return str(warning.told) if peer.device.person.email else "no e-mail address"
 
 
 def idle_count(peers: QuerySet[Peer]) -> int:

@@ -15,7 +15,7 @@ from tests.databases import DATABASES, ROOT, private_postgresql, private_redis
 
 # As an administrator leaves it who follows the manual; what was committed is on the disk.
 POSTGRESQL = ("-c", "shared_buffers=256MB", "-c", "max_connections=50")
-MOST = {"add_server_s": 5.0, "suspend_ms": 50.0, "offboard_ms": 50.0}
+MOST = {"add_server_s": 5.0, "suspend_ms": 50.0}
 TARGETS = {f"access_{database}_{name}": most for database in DATABASES for name, most in MOST.items()}
 
 

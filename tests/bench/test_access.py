@@ -26,10 +26,10 @@ def test_a_trial_gives_every_figure_of_both_databases(figures: Figures) -> None:
 
 
 def test_each_target_is_shown_as_met_or_missed(figures: Figures, capsys: pytest.CaptureFixture[str]) -> None:
-    figures = {**figures, **dict.fromkeys(access.TARGETS, 0.0), "access_postgresql_offboard_ms": 50.1}
+    figures = {**figures, **dict.fromkeys(access.TARGETS, 0.0), "access_postgresql_suspend_ms": 50.1}
     access.show(figures, argparse.Namespace(people=PEOPLE, fleet=SERVERS, rounds=1))
     shown = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  access_")]
     assert {words[0] for words in shown} == set(figures)
     verdicts = {words[0]: words[-1] for words in shown if words[0] in access.TARGETS}
-    assert verdicts == {**dict.fromkeys(access.TARGETS, "met"), "access_postgresql_offboard_ms": "MISSED"}
-    assert access.missed(figures) == ["access_postgresql_offboard_ms"]
+    assert verdicts == {**dict.fromkeys(access.TARGETS, "met"), "access_postgresql_suspend_ms": "MISSED"}
+    assert access.missed(figures) == ["access_postgresql_suspend_ms"]

@@ -1,6 +1,9 @@
 """Every page of the admin: it opens, costs the same however long its list is, and shows nobody another's rows."""
 
+import re
+
 from django.contrib import admin
+from django.contrib.staticfiles import finders
 from django.db import connection
 from django.db.models import Model
 from django.test import Client
@@ -180,3 +183,10 @@ def test_a_title_is_the_name_as_it_is(alice: User, staging: Environment) -> None
     server = make_server(staging, "vpn-ams")
     page = browser(alice).get(address(Server, "change", server.pk)).content.decode()
     assert ("vpn-ams" in page, "Vpn-ams" in page) == (True, False)
+
+
+def test_every_page_names_an_icon_that_is_there(alice: User) -> None:
+    """Else browsers ask for one at an address of their own, and get an error for it."""
+    page = browser(alice).get("/admin/").content.decode()
+    (name,) = re.findall(r'<link rel="icon" href="/static/([^"]+)"', page)
+    assert finders.find(name)

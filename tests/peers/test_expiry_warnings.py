@@ -9,6 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from pytest_django.fixtures import Settings
 
 from audit.models import Event
 from audit.services import SYSTEM
@@ -131,9 +132,9 @@ def page(user: User, path: str) -> str:
 
 
 def test_pages_show_what_ends_soon_to_those_who_see_it(
-    alice: User, bob: User, staging: Environment, production: Environment
+    alice: User, bob: User, staging: Environment, production: Environment, settings: Settings
 ) -> None:
-    """Bob sees staging alone."""
+    """Bob sees staging alone. Whom no mail can reach is told of here alone, and why is said."""
     for environment in (staging, production):
         make_server(environment, f"vpn-{environment}")
         person_with(environment, days=3, name=f"Carol of {environment}")
@@ -143,9 +144,11 @@ def test_pages_show_what_ends_soon_to_those_who_see_it(
     assert [name in page(alice, "/admin/") for name in both] == [True, True]
     assert [name in page(bob, "/admin/") for name in both] == [True, False]
     assert "Dora" not in page(alice, "/admin/")
-    soon = page(bob, reverse("admin:peers_person_change", args=[Person.objects.get(name="Carol of staging").pk]))
-    assert "Access that ends soon" in soon
-    assert "no e-mail address" in soon
+    hers = reverse("admin:peers_person_change", args=[Person.objects.get(name="Carol of staging").pk])
+    assert "Access that ends soon" in page(bob, hers)
+    assert "here alone: no mail is set up" in page(bob, hers)
+    settings.EMAIL_HOST = "mail.example.com"
+    assert "no e-mail address" in page(bob, hers)
     assert "Access that ends soon" not in page(bob, reverse("admin:peers_person_change", args=[late.pk]))
 
 
