@@ -16,6 +16,7 @@ from nodes.access import visible_holds, visible_reviews
 from nodes.reviews import OPEN
 from peers.access import own_devices, own_person, visible_peers, visible_receipts, waiting_requests
 from peers.admin.ends import ends_of, idle_count
+from peers.models import PENDING
 
 
 def show(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def show(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
             "broken": [(server, found) for server in servers if (found := failing(server, Type.INTACT))],
             "refusing": [(server, found) for server in servers if (found := refusing(server))],
             "strangers": strangers(servers),
-            "pending": visible_receipts(user).filter(confirmed_at=None).select_related("server", "revocation")[:50],
+            "pending": visible_receipts(user).filter(PENDING).select_related("server", "revocation")[:50],
             "holds": visible_holds(user).filter(approved_at=None),
             "reviews": visible_reviews(user).filter(OPEN)[:50],
             "ends": ends_of(visible_peers(user)),

@@ -12,7 +12,7 @@ from fleet.pools import from_hex
 from fleet.sealing import SealBroken
 from nodes.models import ReviewItem
 from nodes.state import Content, Desired, InterfaceState, PeerState, Removal
-from peers.models import Peer, Receipt, Tombstone
+from peers.models import PENDING, Peer, Receipt, Tombstone
 from peers.selectors import routed_networks
 from peers.suspending import kept_out
 
@@ -97,7 +97,7 @@ def _is_decided(peer: Peer) -> bool:
 
 def keys_to_kill(server_ids: Collection[int] | None = None) -> dict[int, list[dict[str, str]]]:
     """Enrolled server -> the keys of its pending receipts, as a revoke request carries them; in one query."""
-    pending = Receipt.objects.filter(confirmed_at=None).exclude(server__enrolled_at=None)
+    pending = Receipt.objects.filter(PENDING).exclude(server__enrolled_at=None)
     if server_ids is not None:
         pending = pending.filter(server__in=server_ids)
     found: defaultdict[int, list[dict[str, str]]] = defaultdict(list)

@@ -19,7 +19,7 @@ from fleet.models import Server, ServerStatus
 from nodes.chain import Cursor
 from nodes.observe import DriftSeen, NodeState, PeerSeen, ReceiptSeen
 from nodes.state import Desired
-from peers.models import Peer, PeerStatus, Receipt, Revocation
+from peers.models import PENDING, Peer, PeerStatus, Receipt, Revocation
 from peers.moving import let_moved_in
 
 MAX_BACKOFF = 5.0
@@ -47,7 +47,7 @@ def confirm(group: Sequence[Confirmation]) -> int:
         # First, as whoever writes down a push locks the status before the peers.
         _mark_reachable([c.server_id for c in group], now)
         pending = Receipt.objects.filter(
-            confirmed_at=None, server__in={c.server_id for c in group}, public_key__in={key for _, key in seen}
+            PENDING, server__in={c.server_id for c in group}, public_key__in={key for _, key in seen}
         ).select_related("server")
         answered = [
             (row, *seen[row.server_id, row.public_key]) for row in pending if (row.server_id, row.public_key) in seen

@@ -28,7 +28,7 @@ def key_traces(user: object, text: str) -> Iterator[Iterable[Trace]]:
         Trace("receipt", one.public_key, one.revocation.label, one.server.name, one.created_at, one.confirmed_at, *rest)
         for one in some(receipts)
         if one.public_key.startswith(text)
-        and (rest := ("seen gone" if one.confirmed_at else "pending", one.revocation))
+        and (rest := ("seen gone" if one.confirmed_at else one.state, one.revocation))
     )
     yield (
         Trace("server's own key", one.public_key, "", one.name, one.enrolled_at, None, "", one)

@@ -20,22 +20,26 @@ from peers.teams import places_of
 
 @dataclass(frozen=True)
 class Held:
-    """How much would be revoked, and on how many servers."""
+    """How much would be revoked, on how many servers, and on how many that are not set up yet."""
 
     keys: int
     servers: int
+    never: int = 0
 
     def __str__(self) -> str:
-        return (
-            f"{self.keys} key{'' if self.keys == 1 else 's'} on {self.servers} server{'' if self.servers == 1 else 's'}"
-        )
+        counts = (self.keys, "key"), (self.servers, "server")
+        keys, servers = (f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
+        never = f", and on {self.never} that {'is' if self.never == 1 else 'are'} not set up yet" if self.never else ""
+        return f"{keys} on {servers}{never}"
 
 
 def held_by(people: Collection[Person]) -> Held:
     """What an offboarding of these people would revoke now, wherever it is or ever was."""
     keys = Device.objects.filter(person__in=people, revoked_at=None)
-    servers = Peer.objects.filter(device__in=keys.values("pk")).order_by().values("server").distinct()
-    return Held(keys.count(), servers.count())
+    peers = Peer.objects.filter(device__in=keys.values("pk")).order_by()
+    places = list(peers.values_list("server", "server__enrolled_at").distinct())
+    never = sum(enrolled_at is None for _, enrolled_at in places)
+    return Held(keys.count(), len(places) - never, never)
 
 
 def offboard(*, actor: Actor, people: Sequence[Person], reason: str) -> Revocation:

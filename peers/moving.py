@@ -73,12 +73,14 @@ def _refuse_shut(old: Server, devices: Collection[int]) -> None:
 
 def _let_wait(old: Server, server: Server, this: Act, staying: Collection[int]) -> None:
     """Who had a peer on the new server before the move keeps it. A peer that itself waited was never let in: its heir
-    waits for the same one, unless that is on the server they move back to."""
+    waits for the same one, unless that is on the server they move back to. An old server that was never set up is not
+    waited for."""
     ended = Peer.objects.filter(server=old, ended_act=this.id).exclude(device__in=staying).select_related("waits_for")
     awaited = {peer.device_id: peer.waits_for or peer for peer in ended}
     for peer in Peer.objects.filter(server=server, device__in=awaited, ended_at=None):
         first = awaited[peer.device_id]
-        Peer.objects.filter(pk=peer.pk).update(waits_for=first if first.server_id != server.pk else None)
+        is_over = first.server_id == server.pk or first.gone_at is not None
+        Peer.objects.filter(pk=peer.pk).update(waits_for=None if is_over else first)
 
 
 def _keep_out(old: Server, server: Server, this: Act, staying: Collection[int]) -> None:

@@ -12,7 +12,7 @@ from audit.services import SYSTEM, act
 from audit.verbs import Verb
 from fleet.models import User
 from fleet.post import MaybeSent, Post, can_mail
-from peers.models import Receipt, Revocation
+from peers.models import PENDING, Receipt, Revocation
 
 LATE = dt.timedelta(minutes=5)
 
@@ -20,7 +20,7 @@ LATE = dt.timedelta(minutes=5)
 def tell_overdue() -> dict[Revocation, list[Receipt]]:
     """Once for each receipt that is late: one Event a revocation, however many servers it waits for."""
     now = timezone.now()
-    late = Receipt.objects.filter(confirmed_at=None, overdue_at=None, created_at__lte=now - LATE)
+    late = Receipt.objects.filter(PENDING, overdue_at=None, created_at__lte=now - LATE)
     found: defaultdict[Revocation, list[Receipt]] = defaultdict(list)
     for receipt in late.select_related("server__environment", "revocation"):
         found[receipt.revocation].append(receipt)
@@ -39,7 +39,7 @@ def mail_overdue() -> int:
     people = User.objects.filter(is_superuser=True, is_active=True).exclude(email="").values_list("email", flat=True)
     if not can_mail() or not people:
         return 0
-    late = Receipt.objects.filter(confirmed_at=None, overdue_at__isnull=False, mailed_at=None)
+    late = Receipt.objects.filter(PENDING, overdue_at__isnull=False, mailed_at=None)
     with transaction.atomic():
         found = list(late.select_for_update(of=("self",)).select_related("server", "revocation").order_by("pk"))
         rows = Receipt.objects.filter(pk__in=[one.pk for one in found])

@@ -95,9 +95,11 @@ def carry_out(actor: Actor, row: Revocation, keys: list[str]) -> Revocation:
         lock_keys(keys)
         _refuse_revoked(keys)
         row.save(force_insert=True)
-        held_by = _kill(row, keys, this)
-        this.on(row, changes={"public_keys": ["", ", ".join(keys)], "servers": ["", str(len(held_by))]})
-        hint(DRAIN_REVOCATIONS, held_by)
+        asked, never = _kill(row, keys, this)
+        changes = {"public_keys": ["", ", ".join(keys)], "servers": ["", str(len(asked))]}
+        changes |= {"servers not set up yet": ["", str(len(never))]} if never else {}
+        this.on(row, changes=changes)
+        hint(DRAIN_REVOCATIONS, asked)
     return row
 
 
@@ -121,8 +123,9 @@ def _refuse_revoked(keys: list[str]) -> None:
         raise ValidationError({"public_key": ValidationError(message, code="taken")})
 
 
-def _kill(row: Revocation, keys: list[str], this: Act) -> set[int]:
-    """The servers that ever held one of the keys, or may: nobody knows where one that no device has is."""
+def _kill(row: Revocation, keys: list[str], this: Act) -> tuple[set[int], set[int]]:
+    """The servers that ever held one of the keys, or may: nobody knows where one that no device has is. And those that
+    were to hold one and were never set up: they have nothing to prove."""
     now = timezone.now()
     devices = list(Device.objects.select_for_update(of=("self",)).filter(public_key__in=keys).order_by("pk"))
     Device.objects.filter(pk__in=[device.pk for device in devices]).update(revoked_at=now)
@@ -139,8 +142,16 @@ def _kill(row: Revocation, keys: list[str], this: Act) -> set[int]:
     if unknown:
         pushed_to = Server.objects.filter(is_observe_only=False).exclude(enrolled_at=None).values_list("pk", flat=True)
         held |= {(server, key) for server in pushed_to for key in unknown}
+    never = _never_set_up({server for server, _ in held})
     Receipt.objects.bulk_create(
-        Receipt(revocation=row, server_id=server, public_key=key) for server, key in sorted(held)
+        Receipt(revocation=row, server_id=server, public_key=key, is_needless=server in never)
+        for server, key in sorted(held)
     )
     raise_generation(touched)
-    return {server for server, _ in held}
+    return {server for server, _ in held} - never, never
+
+
+def _never_set_up(servers: set[int]) -> set[int]:
+    """Read last, under the lock of those where a key is live: an enrolment that is under way sets its server up before
+    that lock, and is asked, or after it, and then no push that it begins finds the key."""
+    return set(Server.objects.filter(pk__in=servers, enrolled_at=None).values_list("pk", flat=True))

@@ -6,10 +6,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from django.db import connection
+from django.db.models import Case, DateTimeField, Exists, OuterRef, Value, When
 from django.utils import timezone
 
 from audit.services import Act
 from fleet.changes import lock_servers, mark_changed
+from fleet.models import Server
 from peers.entitlement import Spot, Terms, wanted_peers
 from peers.holders import free_left
 from peers.issuing import issue_peers, values_of
@@ -148,7 +150,10 @@ def end_peers(peers: Collection[Peer], *, this: Act, ending: Ending, now: dt.dat
 
 
 def mark_ended(peers: Collection[Peer], *, this: Act, ending: Ending, now: dt.datetime) -> None:
-    """The same, where the caller sees to the addresses."""
+    """The same, where the caller sees to the addresses, and holds the servers: one that was never set up has nothing to
+    be seen without."""
+    never = Exists(Server.objects.filter(pk=OuterRef("server"), enrolled_at=None))
+    gone_at = Case(When(never, then=Value(now)), output_field=DateTimeField())
     Peer.objects.filter(pk__in=[peer.pk for peer in peers], ended_at=None).update(
-        ended_at=now, end=ending.end, ended_act=this.id, is_decided=ending.is_decided
+        ended_at=now, end=ending.end, ended_act=this.id, is_decided=ending.is_decided, gone_at=gone_at
     )

@@ -20,7 +20,7 @@ from fleet.questions import ask
 from peers.access import own_devices, visible_people
 from peers.leaving import held_by, offboard
 from peers.lost import report_lost
-from peers.models import Device, Person, Receipt
+from peers.models import PENDING, Device, Person, Receipt
 from peers.naming import people_named
 
 ENDS = "Grants, memberships, requests and the sign-in end too. Revoked keys never come back, on any server."
@@ -119,7 +119,7 @@ def ask_lost(request: HttpRequest, device: Device, back: str, *, is_own: bool = 
 
 def my_devices(request: HttpRequest, model_admin: ConsoleAdmin) -> HttpResponse:
     """The devices of the person whom this user signs in as."""
-    pending = Receipt.objects.filter(public_key=OuterRef("public_key"), confirmed_at=None)
+    pending = Receipt.objects.filter(PENDING, public_key=OuterRef("public_key"))
     rows = own_devices(request.user).annotate(is_pending=Exists(pending))
     page = {"title": "My devices", "devices": rows.order_by("-created_at"), "opts": model_admin.opts}
     return TemplateResponse(request, "admin/peers/my_devices.html", {**admin.site.each_context(request), **page})

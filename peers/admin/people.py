@@ -44,6 +44,9 @@ from peers.selectors import address_of
 from peers.services import is_waiting, may_register
 from peers.states import PEER_COLOURS, grant_state, membership_state, peer_state
 
+LOOKED_AT = (
+    "The Console only looks at this server and changes nothing there: revoke at the box what may be there by hand."
+)
 FOR_EVER = "Revoking is for ever: the key never comes back, on any server. To let somebody in again, issue a new key."
 
 
@@ -295,20 +298,18 @@ class RevocationAdmin(ConsoleAdmin):
     readonly_fields = fields
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Revocation]:
-        waiting = Count("receipts", filter=Q(receipts__confirmed_at=None), distinct=True)
-        every = Count("receipts", distinct=True)
-        return visible_revocations(request.user).annotate(waiting=waiting, every=every)
+        return with_counts(visible_revocations(request.user))
 
     def page_context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
         rows = [receipt_row(receipt) for receipt in visible_receipts(request.user).filter(revocation=obj)]
         add_expiries(rows)
-        return {"receipts": rows, "waiting": obj.waiting, "every": obj.every}
+        return {"receipts": rows, "waiting": obj.waiting, "every": obj.every, "never": obj.never}
 
     @display(label={"pending": "danger", "confirmed": "success"})
     def state(self, row: Any) -> tuple[str, str]:
         if row.waiting:
             return "pending", f"pending on {row.waiting} of {row.every}"
-        return "confirmed", f"confirmed on {row.every}"
+        return "confirmed", f"confirmed on {row.every}" if row.every else "nothing to confirm"
 
 
 def what_is_waited_for(old: Peer) -> str:
@@ -354,13 +355,23 @@ def peer_rows(peers: QuerySet[Peer], user: object) -> list[dict[str, Any]]:
 
 
 def revocations_of(request: HttpRequest, person: Person) -> QuerySet[Revocation]:
-    waiting = Count("receipts", filter=Q(receipts__confirmed_at=None))
-    found = of_person(visible_revocations(request.user), person)
-    return found.annotate(waiting=waiting, every=Count("receipts"))
+    return with_counts(of_person(visible_revocations(request.user), person))
+
+
+def with_counts(rows: QuerySet[Revocation]) -> QuerySet[Revocation]:
+    """How many receipts are waited for, of how many; and how many servers had nothing to prove."""
+    needed = Q(receipts__is_needless=False)
+    return rows.annotate(
+        waiting=Count("receipts", filter=needed & Q(receipts__confirmed_at=None), distinct=True),
+        every=Count("receipts", filter=needed, distinct=True),
+        never=Count("receipts", filter=~needed, distinct=True),
+    )
 
 
 def receipt_row(receipt: Receipt) -> dict[str, Any]:
     """A receipt and, while it is pending, why: what the server said last."""
+    if receipt.server.is_observe_only and not receipt.confirmed_at:
+        return {"receipt": receipt, "why": LOOKED_AT, "expires_at": None}
     reachable = read(receipt.server.status.conditions, Type.REACHABLE)
     why = f"Found in {', '.join(map(str, receipt.found))}." if receipt.found else ""
     if not why and reachable and not reachable.status:
@@ -370,7 +381,7 @@ def receipt_row(receipt: Receipt) -> dict[str, Any]:
 
 def add_expiries(rows: list[dict[str, Any]]) -> None:
     """When access ends by itself where it is not proven gone yet, in one query."""
-    waiting = [row["receipt"] for row in rows if row["receipt"].confirmed_at is None]
+    waiting = [row["receipt"] for row in rows if row["receipt"].state == "pending"]
     found = Peer.objects.filter(
         server__in={receipt.server_id for receipt in waiting},
         device__public_key__in={receipt.public_key for receipt in waiting},

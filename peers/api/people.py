@@ -37,7 +37,7 @@ from peers.api.linking import Linking
 from peers.api.own import MaySeeOwn
 from peers.api.requests import StorySerializer
 from peers.idle import is_idle
-from peers.models import Device, Grant, Peer, Person, Receipt, Revocation, Team
+from peers.models import PENDING, Device, Grant, Peer, Person, Receipt, Revocation, Team
 from peers.rights import open_memberships
 from peers.selectors import NotEnrolled, address_of, config_of
 from peers.states import GRANT_STATES, grant_state, grants_in, peer_state
@@ -299,25 +299,31 @@ class PeerViewSet(Resource[Peer]):
 
 class ReceiptSerializer(serializers.ModelSerializer[Receipt]):
     server_name = serializers.CharField(source="server.name")
+    state = serializers.ChoiceField(["pending", "confirmed", "nothing to confirm"], read_only=True)
 
     class Meta:
         model = Receipt
         fields = (
-            *("server", "server_name", "public_key", "confirmed_at", "overdue_at", "generation"),
+            *("server", "server_name", "public_key", "state", "confirmed_at", "overdue_at", "generation"),
             *("is_gone_from_kernel", "is_gone_from_disk", "is_durable", "found"),
         )
 
 
 class RevocationSerializer(serializers.ModelSerializer[Revocation]):
-    """`state` counts every server, also those that this user does not see."""
+    """`state` counts every server, also those that this user does not see; `not_set_up` names those that never had the
+    key, as they had not been set up: nothing is waited for from these."""
 
     state = serializers.SerializerMethodField()
     pending = serializers.SerializerMethodField()
+    not_set_up = serializers.SerializerMethodField()
     receipts = ReceiptSerializer(source="seen_receipts", many=True)
 
     class Meta:
         model = Revocation
-        fields = ("id", "label", "person", "reason", "revoked_by", "created_at", "state", "pending", "receipts")
+        fields = (
+            *("id", "label", "person", "reason", "revoked_by", "created_at", "state", "pending", "not_set_up"),
+            "receipts",
+        )
 
     @extend_schema(responses=serializers.ChoiceField(["pending", "confirmed"]))
     def get_state(self, row: Any) -> str:
@@ -325,8 +331,15 @@ class RevocationSerializer(serializers.ModelSerializer[Revocation]):
 
     @extend_schema(responses=serializers.ListField(child=serializers.CharField()))
     def get_pending(self, row: Any) -> list[str]:
-        waiting = {one.server.name for one in row.seen_receipts if one.confirmed_at is None}
-        return sorted(waiting)
+        return _servers(row, "pending")
+
+    @extend_schema(responses=serializers.ListField(child=serializers.CharField()))
+    def get_not_set_up(self, row: Any) -> list[str]:
+        return _servers(row, "nothing to confirm")
+
+
+def _servers(row: Any, state: str) -> list[str]:
+    return sorted({one.server.name for one in row.seen_receipts if one.state == state})
 
 
 class RevocationInput(Input):
@@ -351,7 +364,7 @@ class RevocationFilter(django_filters.FilterSet):
 def shown_revocations(user: object, rows: QuerySet[Revocation]) -> QuerySet[Revocation]:
     """With the receipts that the user sees, and whether any is pending."""
     seen = visible_receipts(user).select_related(None).select_related("server")
-    waiting = Receipt.objects.filter(revocation=OuterRef("pk"), confirmed_at=None)
+    waiting = Receipt.objects.filter(PENDING, revocation=OuterRef("pk"))
     seen_receipts = Prefetch("receipts", queryset=seen, to_attr="seen_receipts")
     return rows.annotate(is_waiting=Exists(waiting)).prefetch_related(seen_receipts)
 

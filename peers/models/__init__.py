@@ -10,11 +10,12 @@ from peers.models.peer import (
     StaticAddress,
     Suspension,
 )
-from peers.models.revoked import Receipt, Revocation, Tombstone
+from peers.models.revoked import PENDING, Receipt, Revocation, Tombstone
 from peers.models.who import Device, Membership, Person, Team, valid_public_key
 
 __all__ = [
     "OWN_ADDRESSES",
+    "PENDING",
     "AccessRequest",
     "Device",
     "ExpiryWarning",

@@ -39,6 +39,10 @@ class Tombstone(models.Model):
         return self.public_key
 
 
+# Receipts that are waited for: a server that was never set up has nothing to prove.
+PENDING = Q(confirmed_at=None, is_needless=False)
+
+
 class Receipt(models.Model):
     """Whether one server was read back without one revoked key: from its kernel and its disk, at a generation."""
 
@@ -54,6 +58,9 @@ class Receipt(models.Model):
     is_durable = models.BooleanField(default=False)
     generation = models.PositiveBigIntegerField(null=True, blank=True)
     found = models.JSONField(default=list, help_text="Places on the server where the key still is.")
+    is_needless = models.BooleanField(
+        default=False, help_text="The server had not been set up when the key was revoked: it never was there."
+    )
 
     class Meta:
         ordering = ["server__name"]
@@ -63,8 +70,17 @@ class Receipt(models.Model):
                 condition=Q(confirmed_at=None) | Q(is_gone_from_kernel=True, is_gone_from_disk=True, is_durable=True),
                 name="peers_receipt_is_proof",
             ),
+            models.CheckConstraint(
+                condition=Q(is_needless=False) | Q(confirmed_at=None), name="peers_receipt_needless_is_no_proof"
+            ),
         ]
-        indexes = [models.Index(fields=["server"], condition=Q(confirmed_at=None), name="peers_receipt_pending")]
+        indexes = [models.Index(fields=["server"], condition=PENDING, name="peers_receipt_waited_for")]
 
     def __str__(self) -> str:
-        return f"{self.server.name}: {'confirmed' if self.confirmed_at else 'pending'}"
+        return f"{self.server.name}: {self.state}"
+
+    @property
+    def state(self) -> str:
+        if self.is_needless:
+            return "nothing to confirm"
+        return "confirmed" if self.confirmed_at else "pending"
