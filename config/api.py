@@ -1,10 +1,11 @@
 """The one router of the API."""
 
-from django.urls import include, path
+from django.urls import include, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.routers import DefaultRouter
 
 from fleet.api import BastionViewSet, EnvironmentViewSet, ScopedEventViewSet
+from fleet.rest import NoSuchResource
 from nodes.api import EnrolmentViewSet, HoldViewSet, NodeServerViewSet, PlanRequestViewSet, ReviewItemViewSet
 from peers.api.addresses import (
     AddressRangeViewSet,
@@ -49,4 +50,5 @@ urlpatterns = [
     path("schema", SpectacularAPIView.as_view(), name="schema"),
     path("docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("", include(router.urls)),
+    re_path(r"", NoSuchResource.as_view(), name="no-such-resource"),
 ]

@@ -5,17 +5,19 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied
 from django.db.models import Model, QuerySet
+from drf_spectacular.utils import extend_schema
 from rest_framework import exceptions, mixins, serializers, status
+from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
-from rest_framework.views import exception_handler
+from rest_framework.views import APIView, exception_handler
 from rest_framework.viewsets import GenericViewSet
 
 from fleet import fields
 from fleet.models import User
 from fleet.refusal import REFUSED, is_conflict, messages_of, record_refusal
 from fleet.sealing import SealBroken
-from fleet.sign_in import SAFE
+from fleet.sign_in import SAFE, MayOperate
 
 Row = TypeVar("Row", bound=Model)
 MOST_TOLD = 20
@@ -47,6 +49,24 @@ def explain_error(error: Exception, context: dict[str, Any]) -> Response | None:
             found[api_settings.NON_FIELD_ERRORS_KEY] = found.pop(NON_FIELD_ERRORS)
         error = Conflict(found) if is_conflict(error) else exceptions.ValidationError(found)
     return exception_handler(error, context)
+
+
+class MayAsk(MayOperate):
+    """Whatever the method: there is nothing to change."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        return self.may_enter(request.user)
+
+
+@extend_schema(exclude=True)
+class NoSuchResource(APIView):
+    """What is no address of the API answers so, whatever the method; who is not let in learns no more than anywhere."""
+
+    permission_classes = (MayAsk,)
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        raise exceptions.NotFound(f"There is no {request.path}: /api/v1/ lists what there is.")
 
 
 class Input(serializers.Serializer[Any]):

@@ -104,14 +104,26 @@ def _table(name: str, title: str, columns: str, lines: list[Line]) -> Table:
     )
 
 
-def answer_access(user: object, at: dt.datetime, **narrowed: int | None) -> list[Table]:
+NOW = "As grants and servers are now. Only who passes there has it: each other row says why not."
+PAST = (
+    "From the grants, peers and suspensions of that time. What the machines held then is not known; names and kinds are"
+    " those of today."
+)
+
+
+def told_of(is_now: bool) -> str:
+    """What an answer rests on."""
+    return NOW if is_now else PAST
+
+
+def answer_access(user: object, at: dt.datetime, *, is_now: bool, **narrowed: int | None) -> list[Table]:
     """Who has access to what."""
-    return [_access_table("Who has access to what", access_at(at, scope_of(user), **narrowed))]
+    return [_access_table("Who has access to what", access_at(at, scope_of(user), is_now=is_now, **narrowed))]
 
 
-def answer_person(user: object, at: dt.datetime, person: Person) -> list[Table]:
+def answer_person(user: object, at: dt.datetime, person: Person, *, is_now: bool) -> list[Table]:
     """What one person has, and how it came about."""
-    found = dossier_of(at, user, person)
+    found = dossier_of(at, user, person, is_now=is_now)
     place = "to networks hours from until granted_by reason"
     return [
         _access_table(f"What {person} has", found.access),
@@ -177,9 +189,9 @@ def _step(one: Step) -> Line:
     }
 
 
-def answer_reach(user: object, at: dt.datetime, network: Network) -> list[Table]:
+def answer_reach(user: object, at: dt.datetime, network: Network, *, is_now: bool) -> list[Table]:
     """What can reach a network, behind whom it is, and whose pool it is."""
-    found = reach_at(at, scope_of(user), network)
+    found = reach_at(at, scope_of(user), network, is_now=is_now)
     routed = [
         {
             **{"network": one.network, "device": ref(one.device), "server": ref(one.server), "since": one.began_at},

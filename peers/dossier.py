@@ -44,9 +44,9 @@ class Dossier:
     timeline: list[Step]
 
 
-def dossier_of(at: dt.datetime, user: object, person: Person) -> Dossier:
+def dossier_of(at: dt.datetime, user: object, person: Person, *, is_now: bool = False) -> Dossier:
     """Of what the user sees. The timeline ends at that time, newest first."""
-    access = access_at(at, scope_of(user), person=person.pk)
+    access = access_at(at, scope_of(user), is_now=is_now, person=person.pk)
     been = list(Membership.objects.filter(person=person, began_at__lte=at).select_related("team", "person"))
     members = [one for one in been if _lasts(one, at)]
     ever = visible_grants(user).filter(Q(person=person) | Q(team__in=[one.team_id for one in been]))
@@ -113,7 +113,7 @@ def _of_peers(peers: Iterable[Peer]) -> Iterator[Step]:
         if one.ended_at:
             by, reason = why.get(one.ended_act, ("", ""))
             yield Step(one.ended_at, f"peer {one.end}", one.device.name, one.server.name, by, reason, one)
-        if one.gone_at:
+        if one.gone_at and one.gone_at != one.ended_at:  # else nothing was looked at: the server never was set up
             yield Step(one.gone_at, "peer seen gone", one.device.name, one.server.name, "", "", one)
 
 

@@ -9,11 +9,14 @@ from django.utils import timezone
 from audit.services import Actor, act
 from audit.verbs import Verb
 from fleet.access import require_operator, require_reason
+from fleet.addresses import open_pools
 from fleet.models import Environment, Placement, Server
 from peers.models import AccessRequest, Grant, Person, Team
 from peers.rights import holders_of
 from peers.services import who_stay
 from peers.settle import Ending, lock_people, settle
+
+MOST_NAMES = 20
 
 
 def grant_access(
@@ -40,6 +43,7 @@ def grant_access(
     grant.granted_by = granted_by or str(actor)
     with act(Verb.GRANT_ADD, actor=actor, reason=reason) as this:
         grant.full_clean()
+        _check_pool(grant)
         lock_teams([team.pk] if team else [])
         now = timezone.now()  # after the lock: who joined meanwhile is a member now
         grant.begins_at = max(begins_at or now, now)  # nobody had access before it was granted
@@ -77,6 +81,19 @@ def _check(grant: Grant, now: dt.datetime) -> None:
     person = who_stay([grant.person])[0]
     if grant.until is None and person.kind == Person.Kind.CONTRACTOR:
         raise ValidationError({"until": "A contractor's access needs an end date."})
+
+
+def _check_pool(grant: Grant) -> None:
+    """Some server there has it; on the others its people get addresses out of no named pool."""
+    if not grant.pool:
+        return
+    there = open_pools(servers_of([grant]))
+    names = sorted({pool.name for pools in there.values() for pool in pools})
+    if grant.pool in names:
+        return
+    place = str(grant.environment or grant.server)
+    known = f"use {', '.join(names[:MOST_NAMES])}" if names else "it has none, so leave this empty"
+    raise ValidationError({"pool": f"There is no pool {grant.pool} in {place}: {known}, or add it first."})
 
 
 def refuse_ended(team: Team) -> None:

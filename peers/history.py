@@ -47,19 +47,21 @@ def access_at(
     at: dt.datetime,
     scope: Scope,
     *,
+    is_now: bool = False,
     environment: int | None = None,
     server: int | None = None,
     team: int | None = None,
     person: int | None = None,
 ) -> Answer[Spot, AccessRow]:
     """Each device on each server that `scope` sees: who had access at that time, who was kept out, whose peer was
-    pending, and who had a right without a device or a peer. The rest narrows it, by ids."""
+    pending, and who had a right without a device or a peer; `is_now` where `at` is no time of the past, and what the
+    servers were read back with is told too. The rest narrows it, by ids."""
     refuse_future(at)
     places = places_at(at, scope, environment=environment, server=server)
     people = people_at(at, team=team, person=person)
     entitled = entitled_at(at, places, holders_at(at).values())
     spots = in_order(_spots(at, places, people, entitled), places, people)
-    return Answer(spots, lambda chosen: access_rows(at, chosen, places))
+    return Answer(spots, lambda chosen: access_rows(at, chosen, places, is_now))
 
 
 def places_at(

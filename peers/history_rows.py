@@ -15,6 +15,7 @@ from peers.entitlement import Terms, merge_terms
 from peers.models import Device, Grant, Peer, Person, Suspension
 from peers.rights import Holding, holdings_of, lasted
 from peers.selectors import address_of
+from peers.states import is_there, peer_state, with_causes
 from peers.windows import is_within
 
 
@@ -28,6 +29,12 @@ class State(StrEnum):
     PENDING = "pending"
     NO_PEER = "no peer"
     NO_DEVICE = "no device"
+    # What the machines have is known of now alone.
+    ISSUED = "issued"
+    NOT_SET_UP = "not set up there yet"
+    SUSPENDING = "suspending"
+    LETTING_IN = "letting in"
+    SHUT = "shut at its machine"
 
 
 @dataclass(frozen=True)
@@ -96,12 +103,12 @@ def peers_at(at: dt.datetime) -> QuerySet[Peer]:
     return Peer.objects.filter(Q(gone_at=None) | Q(gone_at__gt=at), issued_at__lte=at).order_by()
 
 
-def access_rows(at: dt.datetime, spots: Sequence[Spot], places: dict[int, Place]) -> list[AccessRow]:
-    """These rows whole; as many queries for a thousand as for one."""
+def access_rows(at: dt.datetime, spots: Sequence[Spot], places: dict[int, Place], is_now: bool) -> list[AccessRow]:
+    """These rows whole; as many queries for a thousand as for one. `is_now`: what the machines have counts, too."""
     people = Person.objects.in_bulk({spot.person_id for spot in spots})
     devices = Device.objects.in_bulk({spot.device_id for spot in spots if spot.device_id})
     servers = {spot.server_id for spot in spots}
-    peers = _peers(at, devices, servers)
+    peers = _peers(at, devices, servers, is_now)
     held = _in_zones_of(at, places, holdings_of(people.keys(), at, servers))
     suspended = _suspended(at, people, devices, peers.values())
     waiting = _waiting(at, peers)
@@ -112,7 +119,8 @@ def access_rows(at: dt.datetime, spots: Sequence[Spot], places: dict[int, Place]
         rights = held.get((spot.person_id, spot.server_id), [])
         terms = merge_terms([one.right for one in rights], at) if rights else None
         row = AccessRow(State.HAS, people[spot.person_id], device, places[spot.server_id], peer, terms, rights)
-        found.append(_judged(row, at, suspended, waiting))
+        judged = _judged(row, at, suspended, waiting)
+        found.append(_as_there(judged, suspended) if is_now else judged)
     return found
 
 
@@ -143,16 +151,44 @@ def _judged(row: AccessRow, at: dt.datetime, suspended: "Suspended", waiting: Ma
         again = "; the grants let it in, and no peer was issued anew" if row.held else ""
         return replace(row, state=State.PENDING, note=f"{peer.end} {_moment(peer.ended_at)}, {gone}{again}")
     if not row.held:
-        return replace(row, state=State.PENDING, note="no grant let it in any more; it had not been ended yet")
+        note = "no grant let it in any more; it had not been ended yet, and these are the networks that it had at last"
+        return replace(row, state=State.PENDING, note=note)
     if peer.pk in waiting:
-        old = waiting[peer.pk]
-        return replace(row, state=State.WAITING, note=f"until it is gone from {old.server.name}, where it was before")
-    why = suspended.of(row)
-    if why is not None:
-        by = f"by {why.suspended_by} since {_moment(why.began_at)}: {why.reason}"
-        return replace(row, state=State.SUSPENDED, note=by)
+        return replace(row, state=State.WAITING, note=_awaited(waiting[peer.pk]))
+    if why := suspended.why(row):
+        return replace(row, state=State.SUSPENDED, note=why)
     is_open = is_within(row.terms.windows if row.terms else peer.windows, at)
     return replace(row, state=State.HAS if is_open else State.OUTSIDE)
+
+
+NOT_THERE = {
+    State.ISSUED: "{} was not read back with it yet",
+    State.NOT_SET_UP: "{} never was set up: nothing passes there",
+    State.SUSPENDING: "{} has not confirmed yet that it is out",
+    State.LETTING_IN: "{} has not confirmed yet that it is in again",
+    State.SHUT: "somebody at {} did it: a review item waits for a decision",
+}
+LOOKED_AT = "the Console only looks at {} and puts nothing there"
+
+
+def _awaited(old: Peer) -> str:
+    return f"until it is gone from {old.server.name}, where it was before"
+
+
+def _as_there(row: AccessRow, suspended: "Suspended") -> AccessRow:
+    """What the peer's own page says of it, where grants and intervals alone would say more than is so."""
+    peer = row.peer
+    if peer is None or peer.ended_at is not None or row.state == State.PENDING:
+        return row
+    word = peer_state(peer)
+    if word == "connected" or (word == "issued" and is_there(peer)):
+        return replace(row, state=State.HAS, note="")
+    if peer.waits_for is not None and word.startswith("waits for "):
+        return replace(row, state=State.WAITING, note=_awaited(peer.waits_for))
+    state = State(word)
+    said = LOOKED_AT if state == State.ISSUED and peer.server.is_observe_only else NOT_THERE.get(state, "")
+    why = suspended.why(row) if state in (State.SUSPENDED, State.SUSPENDING) else ""
+    return replace(row, state=state, note="; ".join(filter(None, (why, said.format(row.place.server)))))
 
 
 def _without_peer(row: AccessRow) -> AccessRow:
@@ -165,9 +201,12 @@ def _moment(at: dt.datetime | None) -> str:
     return at.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if at else ""
 
 
-def _peers(at: dt.datetime, devices: Iterable[int], servers: Iterable[int]) -> dict[tuple[int, int], Peer]:
+def _peers(
+    at: dt.datetime, devices: Iterable[int], servers: Iterable[int], is_now: bool
+) -> dict[tuple[int, int], Peer]:
     """The live one where there is one, else the one that ended last."""
     rows = peers_at(at).filter(device__in=list(devices), server__in=list(servers)).defer("preshared_key")
+    rows = with_causes(rows) if is_now else rows
     found = rows.select_related("ipv4", "ipv6").order_by("issued_at")
     return {(peer.device_id, peer.server_id): peer for peer in found}
 
@@ -178,9 +217,11 @@ class Suspended:
 
     rows: Mapping[tuple[str, object], Suspension]
 
-    def of(self, row: AccessRow) -> Suspension | None:
+    def why(self, row: AccessRow) -> str:
+        """By whom, since when and why it is kept out; empty where it is not."""
         keys = [("person", row.person.pk), ("device", row.device and row.device.pk), ("peer", row.peer and row.peer.pk)]
-        return next((self.rows[key] for key in keys if key in self.rows), None)
+        one = next((self.rows[key] for key in keys if key in self.rows), None)
+        return f"by {one.suspended_by} since {_moment(one.began_at)}: {one.reason}" if one else ""
 
 
 def _suspended(at: dt.datetime, people: Iterable[int], devices: Iterable[int], peers: Iterable[Peer]) -> Suspended:
@@ -208,8 +249,15 @@ def _waiting(at: dt.datetime, peers: Mapping[tuple[int, int], Peer]) -> dict[uui
         came = peers.get((one.device_id, servers.get(int(moves.get(one.ended_act, 0))) or 0))
         if came is not None and one.ended_at is not None and came.issued_at >= one.ended_at:
             found[came] = one
-    anew = _issued_anew(found) if found else set()
+    anew = _issued_anew(found) | _let_in(at, found) if found else set()
     return {peer.pk: one for peer, one in found.items() if peer.pk not in anew}
+
+
+def _let_in(at: dt.datetime, found: Mapping[Peer, Peer]) -> set[uuid.UUID]:
+    """Peers for which nobody waited any longer."""
+    keys = {str(peer.pk): peer.pk for peer in found}
+    acts = Event.objects.filter(verb=Verb.PEER_LET_IN, object_pk__in=list(keys), timestamp__lte=at)
+    return {keys[pk] for pk in acts.values_list("object_pk", flat=True)}
 
 
 def _issued_anew(found: Mapping[Peer, Peer]) -> set[uuid.UUID]:

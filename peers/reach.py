@@ -42,7 +42,7 @@ class Reach:
     pools: list[PoolFound]
 
 
-def reach_at(at: dt.datetime, scope: Scope, network: Network) -> Reach:
+def reach_at(at: dt.datetime, scope: Scope, network: Network, *, is_now: bool = False) -> Reach:
     """Peers that carried it at that time, also those that were suspended or pending then: their rows say so."""
     refuse_future(at)
     places, people = places_at(at, scope), people_at(at)
@@ -54,7 +54,7 @@ def reach_at(at: dt.datetime, scope: Scope, network: Network) -> Reach:
     found = {spot for spot in had if spot.person_id in reaching[spot.server_id]}
     found |= _unexplained(at, {spot for spot in had if spot.person_id not in everybody[spot.server_id]}, network)
     spots = in_order(found, places, people)
-    access = Answer(spots, lambda chosen: access_rows(at, chosen, places))
+    access = Answer(spots, lambda chosen: access_rows(at, chosen, places, is_now))
     return Reach(access, _routed(at, places, network), _pools(at, places, network))
 
 

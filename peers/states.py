@@ -6,12 +6,13 @@ from typing import Any
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
+from fleet.addresses import has_confirmed
 from peers.models import Grant, Membership, Peer, Suspension
 from peers.windows import is_within
 
 OPEN_REVIEW = Q(reviews__isnull=False, reviews__decided_at=None)  # `nodes` keeps them
 PEER_COLOURS = {
-    **{"connected": "success", "issued": "info", "letting in": "info", "gone": ""},
+    **{"connected": "success", "issued": "info", "letting in": "info", "not set up there yet": "info", "gone": ""},
     **dict.fromkeys(("suspending", "suspended", "waits", "outside its hours", "leaving"), "warning"),
     "shut at its machine": "danger",
 }
@@ -27,7 +28,7 @@ def with_causes(peers: QuerySet[Peer]) -> QuerySet[Peer]:
         | Exists(held.filter(device=OuterRef("device")))
         | Exists(held.filter(person=OuterRef("device__person"))),
         is_shut_there=Exists(Peer.objects.filter(OPEN_REVIEW).filter(line)),
-    ).select_related("waits_for__server")
+    ).select_related("waits_for__server", "server__status", "status")
 
 
 def peer_state(peer: Any) -> str:
@@ -36,15 +37,24 @@ def peer_state(peer: Any) -> str:
         return "gone" if peer.gone_at else "leaving"
     if peer.is_shut_there:
         return "shut at its machine"
+    is_set_up = peer.server.enrolled_at is not None
     if peer.is_suspended:
-        return "suspended" if peer.status.shut_at else "suspending"
+        return "suspended" if peer.status.shut_at or not is_set_up else "suspending"
     if peer.waits_for is not None:
         return f"waits for {peer.waits_for.server.name}"
+    if not is_set_up:
+        return "not set up there yet"
     if not is_within(peer.windows, timezone.now()):
         return "outside its hours"
     if peer.status.shut_at:
         return "letting in"
     return "connected" if peer.status.is_connected else "issued"
+
+
+def is_there(peer: Peer) -> bool:
+    """Whether its server was read back as it is wanted now, or heard of the peer since it was set up."""
+    heard, since = peer.status.latest_handshake_at, peer.server.enrolled_at
+    return has_confirmed(peer.server) or (heard is not None and since is not None and heard >= since)
 
 
 GRANT_STATES = ("open", "begins later", "over", "ended")

@@ -10,7 +10,9 @@ from audit.models import Event
 from fleet.scope import scope_of, visible_environments
 from peers.history import MOST_ROWS
 from peers.models import Peer
+from peers.states import peer_state
 
+IN = ("connected", "issued")
 Row = TypeVar("Row", bound=Model)
 Got = TypeVar("Got")
 
@@ -51,6 +53,7 @@ def of_event(event: Event, text: str) -> Trace:
 def span_of(peer: Peer) -> tuple[dt.datetime, dt.datetime | None, str]:
     """Until it was seen gone: it may have passed packets until then."""
     if peer.ended_at is None:
-        return peer.issued_at, None, f"issued by {peer.issued_by}"
+        word = peer_state(peer)
+        return peer.issued_at, None, f"issued by {peer.issued_by}" + ("" if word in IN else f", {word}")
     pending = "" if peer.gone_at else f", pending on {peer.server.name} since {peer.ended_at:%Y-%m-%d %H:%M}"
     return peer.issued_at, peer.gone_at, f"{peer.end}{pending}"

@@ -8,7 +8,7 @@ import os
 from django.utils import timezone
 
 from audit.services import SYSTEM, Actor
-from fleet.models import Environment, Server
+from fleet.models import Environment, Server, ServerStatus
 from fleet.services import add_server
 from nodes.models import ReviewItem
 from peers.granting import grant_access
@@ -42,6 +42,14 @@ def make_server(environment: Environment, name: str = "", *, is_set_up: bool = T
         server.enrolled_at = timezone.now()
         server.save(update_fields=["enrolled_at"])
     return server
+
+
+def read_back(*servers: Server) -> None:
+    """As if these, or all, had been pushed to and were read back as they are wanted now."""
+    for row in Server.objects.filter(pk__in=[one.pk for one in servers]) if servers else Server.objects.all():
+        wanted = {"confirmed_epoch": row.epoch, "confirmed_generation": row.generation}
+        wanted |= {"observed_epoch": row.epoch, "observed_generation": row.generation}
+        ServerStatus.objects.filter(server=row).update(**wanted)
 
 
 def make_person(name: str = "Carol Contractor", kind: str = Person.Kind.EMPLOYEE) -> Person:

@@ -41,8 +41,10 @@ class MomentForm(forms.Form):
                 self.fields[name].queryset = rows(user)  # type: ignore[attr-defined]
 
     def clean_at(self) -> Any:
+        text = self.cleaned_data["at"]
+        self.cleaned_data["is_now"] = not text.strip()
         try:
-            return parse_moment(self.cleaned_data["at"])
+            return parse_moment(text)
         except ValidationError as error:
             raise ValidationError(error.message_dict["at"]) from None
 

@@ -13,30 +13,27 @@ from django.utils import timezone
 from unfold.decorators import action, display
 
 from fleet.access import may_help, may_operate
-from fleet.admin import ConsoleAdmin, one, page_of, seen, state_of
-from fleet.conditions import Type, read
+from fleet.admin import one, page_of, seen, state_of
 from fleet.questions import ask
 from fleet.scope import scope_of
 from fleet.templatetags.moments import ago
 from peers.access import (
-    of_person,
     visible_devices,
     visible_grants,
     visible_memberships,
     visible_peers,
     visible_people,
-    visible_receipts,
-    visible_revocations,
     visible_suspensions,
 )
 from peers.admin.ends import EndsWithin, Idle, ends_of
 from peers.admin.leaving import LeavingPages, LostPages
 from peers.admin.own import LinkedAdmin, OwnAdmin
+from peers.admin.revocations import revocations_of
 from peers.admin.suspensions import SuspendingPages
 from peers.api.people import config_answer
 from peers.forms import DeviceField, DeviceForm, DeviceSelect, PersonForm, device_choices
 from peers.leaving import may_offboard
-from peers.models import Device, Peer, Person, Receipt, Revocation, Suspension
+from peers.models import Device, Peer, Person, Suspension
 from peers.moving import let_in
 from peers.revocation import may_revoke, revoke_devices, revoke_person
 from peers.rights import open_memberships
@@ -44,9 +41,6 @@ from peers.selectors import address_of
 from peers.services import is_waiting, may_register
 from peers.states import PEER_COLOURS, grant_state, membership_state, peer_state
 
-LOOKED_AT = (
-    "The Console only looks at this server and changes nothing there: revoke at the box what may be there by hand."
-)
 FOR_EVER = "Revoking is for ever: the key never comes back, on any server. To let somebody in again, issue a new key."
 
 
@@ -289,29 +283,6 @@ class PeerAdmin(SuspendingPages, OwnAdmin):
         return ask(request, perform, title=title, text=what_is_waited_for(peer.waits_for), button=button, back=back)
 
 
-@admin.register(Revocation)
-class RevocationAdmin(ConsoleAdmin):
-    is_added = is_changed = False
-    list_display = ("label", "created_at", "revoked_by", "reason", "state")
-    search_fields = ("label", "reason", "tombstones__public_key")
-    fields = ("label", "reason", "revoked_by", "created_at")
-    readonly_fields = fields
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Revocation]:
-        return with_counts(visible_revocations(request.user))
-
-    def page_context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
-        rows = [receipt_row(receipt) for receipt in visible_receipts(request.user).filter(revocation=obj)]
-        add_expiries(rows)
-        return {"receipts": rows, "waiting": obj.waiting, "every": obj.every, "never": obj.never}
-
-    @display(label={"pending": "danger", "confirmed": "success"})
-    def state(self, row: Any) -> tuple[str, str]:
-        if row.waiting:
-            return "pending", f"pending on {row.waiting} of {row.every}"
-        return "confirmed", f"confirmed on {row.every}" if row.every else "nothing to confirm"
-
-
 def what_is_waited_for(old: Peer) -> str:
     since, end = f"{old.ended_at:%Y-%m-%d %H:%M} UTC", old.expires_at
     ends = f"{end:%Y-%m-%d %H:%M} UTC, when it expires there" if end else "that server is reached again"
@@ -352,40 +323,3 @@ def peer_rows(peers: QuerySet[Peer], user: object) -> list[dict[str, Any]]:
         }
         for peer in ordered
     ]
-
-
-def revocations_of(request: HttpRequest, person: Person) -> QuerySet[Revocation]:
-    return with_counts(of_person(visible_revocations(request.user), person))
-
-
-def with_counts(rows: QuerySet[Revocation]) -> QuerySet[Revocation]:
-    """How many receipts are waited for, of how many; and how many servers had nothing to prove."""
-    needed = Q(receipts__is_needless=False)
-    return rows.annotate(
-        waiting=Count("receipts", filter=needed & Q(receipts__confirmed_at=None), distinct=True),
-        every=Count("receipts", filter=needed, distinct=True),
-        never=Count("receipts", filter=~needed, distinct=True),
-    )
-
-
-def receipt_row(receipt: Receipt) -> dict[str, Any]:
-    """A receipt and, while it is pending, why: what the server said last."""
-    if receipt.server.is_observe_only and not receipt.confirmed_at:
-        return {"receipt": receipt, "why": LOOKED_AT, "expires_at": None}
-    reachable = read(receipt.server.status.conditions, Type.REACHABLE)
-    why = f"Found in {', '.join(map(str, receipt.found))}." if receipt.found else ""
-    if not why and reachable and not reachable.status:
-        why = reachable.message
-    return {"receipt": receipt, "why": why or "Not answered yet.", "expires_at": None}
-
-
-def add_expiries(rows: list[dict[str, Any]]) -> None:
-    """When access ends by itself where it is not proven gone yet, in one query."""
-    waiting = [row["receipt"] for row in rows if row["receipt"].state == "pending"]
-    found = Peer.objects.filter(
-        server__in={receipt.server_id for receipt in waiting},
-        device__public_key__in={receipt.public_key for receipt in waiting},
-    ).order_by("issued_at")
-    ends = {(server, key): end for server, key, end in found.values_list("server", "device__public_key", "expires_at")}
-    for row in rows:
-        row["expires_at"] = ends.get((row["receipt"].server_id, row["receipt"].public_key))

@@ -17,25 +17,30 @@ from django.utils import timezone
 from fleet.forms import refuse
 from fleet.scope import scope_of
 from peers.admin.asking import AccessForm, PersonForm, ReachForm, TracesForm
-from peers.answers import Line, Ref, Table, answer_access, answer_person, answer_reach, answer_traces
+from peers.answers import Line, Ref, Table, answer_access, answer_person, answer_reach, answer_traces, told_of
 from peers.api.questions import table_as_csv
 
 PAGE_ROWS = 100
 Values = dict[str, Any]
-PILLS = {"has it": "ok", "pending": "pending", "suspended": "bad", "waiting": "waiting", "no peer": "held"}
+PILLS = {
+    **{"has it": "ok", "pending": "pending", "suspended": "bad", "waiting": "waiting", "no peer": "held"},
+    **{"suspending": "suspending", "shut at its machine": "shut-at-its-machine", "letting in": "letting-in"},
+    **{"issued": "issued", "not set up there yet": "not-enrolled"},
+}
 
 
 def _access(user: object, values: Values) -> list[Table]:
     names = ("environment", "server", "team", "person")
-    return answer_access(user, values["at"], **{name: values[name].pk for name in names if values.get(name)})
+    narrowed = {name: values[name].pk for name in names if values.get(name)}
+    return answer_access(user, values["at"], is_now=values["is_now"], **narrowed)
 
 
 def _person(user: object, values: Values) -> list[Table]:
-    return answer_person(user, values["at"], values["person"])
+    return answer_person(user, values["at"], values["person"], is_now=values["is_now"])
 
 
 def _reach(user: object, values: Values) -> list[Table]:
-    return answer_reach(user, values["at"], values["network"])
+    return answer_reach(user, values["at"], values["network"], is_now=values["is_now"])
 
 
 def _traces(user: object, values: Values) -> list[Table]:
@@ -57,7 +62,9 @@ def _page(
         if chosen:
             return table_as_csv(chosen[0])
         shown = [_shown(table, request) for table in tables]
-        page = {"title": title, "form": asked, "tables": shown, "at": asked.is_bound and asked.cleaned_data.get("at")}
+        found = asked.cleaned_data if asked.is_bound else {}
+        note = told_of(found["is_now"]) if tables and "is_now" in found else ""
+        page = {"title": title, "form": asked, "tables": shown, "at": found.get("at"), "note": note}
         context = {**admin.site.each_context(request), **page}
         return TemplateResponse(request, "admin/peers/answer.html", context)
 

@@ -239,8 +239,8 @@ class PeerSerializer(serializers.ModelSerializer[Peer]):
         return [address_of(peer.ipv4), address_of(peer.ipv6)]
 
     def get_state(self, peer: Peer) -> str:
-        """One of connected, issued, suspending, suspended, letting in, outside its hours, shut at its machine, leaving,
-        gone, or `waits for` and the server that it moved from."""
+        """One of connected, issued, suspending, suspended, letting in, outside its hours, shut at its machine,
+        not set up there yet, leaving, gone, or `waits for` and the server that it moved from."""
         return peer_state(peer)
 
 

@@ -28,6 +28,7 @@ from peers.answers import (
     answer_person,
     answer_reach,
     answer_traces,
+    told_of,
 )
 from peers.asked import parse_asked_network, parse_moment
 from peers.history import MOST_ROWS
@@ -72,16 +73,17 @@ class TracesInput(PagedInput):
 
 def _access(user: User, asked: Asked) -> list[Table]:
     names = ("environment", "server", "team", "person")
-    return answer_access(user, asked["at"], **{name: asked[name].pk for name in names if name in asked})
+    narrowed = {name: asked[name].pk for name in names if name in asked}
+    return answer_access(user, asked["at"], is_now=asked["is_now"], **narrowed)
 
 
 def _person(user: User, asked: Asked) -> list[Table]:
-    return answer_person(user, asked["at"], asked["person"])
+    return answer_person(user, asked["at"], asked["person"], is_now=asked["is_now"])
 
 
 def _reach(user: User, asked: Asked) -> list[Table]:
     network: Network = parse_asked_network(asked["network"])
-    return answer_reach(user, asked["at"], network)
+    return answer_reach(user, asked["at"], network, is_now=asked["is_now"])
 
 
 def _traces(user: User, asked: Asked) -> list[Table]:
@@ -105,6 +107,8 @@ def _shown(tables: list[Table], asked: Asked) -> Response:
     """The paged table from `offset` on, the others from their beginning."""
     paged = _chosen(tables, asked)
     found: dict[str, Any] = {"at": asked.get("at")}
+    if "is_now" in asked:
+        found |= {"is_now": asked["is_now"], "note": told_of(asked["is_now"])}
     for table in tables:
         lines = table.page(asked["offset"] if table is paged else 0, asked["limit"])
         rows = [{name: _plain(line[name]) for name in table.columns} for line in lines]
@@ -129,7 +133,8 @@ class QuestionViewSet(ViewSet):
         asked.is_valid(raise_exception=True)
         values = dict(asked.validated_data)
         if issubclass(form, MomentInput):
-            values["at"] = parse_moment(values.get("at", ""))
+            text = values.get("at", "")
+            values |= {"at": parse_moment(text), "is_now": not text.strip()}
         return values
 
     def answer(self, request: Request, form: type[Input], ask: Callable[[Any, Asked], list[Table]]) -> Response:

@@ -8,7 +8,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from audit.models import Event
-from fleet.models import Environment, Server, User
+from fleet.models import Environment, User
 from peers.models import Device, Receipt, Tombstone
 from tests.build import make_device, make_grant, make_person, make_server, new_public_key
 from tests.doors import rows, script
@@ -51,8 +51,7 @@ def test_a_person_is_revoked_with_every_device(bob: User, staging: Environment) 
 def test_a_key_that_nobody_knows_is_looked_for_everywhere(bob: User, staging: Environment) -> None:
     """2.5: it may be a peer that somebody put there by hand, so each server has to say that it is not there."""
     make_server(staging, "vpn-fra"), make_server(staging, "vpn-sgp")
-    Server.objects.update(enrolled_at=timezone.now())
-    make_server(staging, "vpn-new")
+    make_server(staging, "vpn-new", is_set_up=False)
     key, caller = new_public_key(), script(bob)
     code, body = caller.post("revocations", public_key=key, reason="found in a repository")
     assert (code, body["state"], body["pending"]) == (201, "pending", ["vpn-fra", "vpn-sgp"])

@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from audit.services import SYSTEM
 from fleet.models import Environment, Role, User
+from fleet.named_pools import add_pool
 from fleet.services import give_role
 from peers.granting import grant_access
 from peers.models import Grant, Membership, Peer, Suspension, Team
@@ -29,7 +30,8 @@ def team(staging: Environment) -> Team:
 
 
 def test_a_team_is_added_joined_left_and_ended(bob: User, staging: Environment) -> None:
-    make_server(staging)
+    server = make_server(staging)
+    add_pool(actor=SYSTEM, server=server, name="net", ipv4=f"{server.pool4[1024]}/24")
     caller, people = script(bob), [make_person("Ann"), make_person("Ben")]
     device = make_device(people[0])
     code, team = caller.post("teams", name="network", description="who is on call")

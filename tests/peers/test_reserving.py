@@ -4,15 +4,17 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.urls import reverse
 
 from audit.services import SYSTEM
-from fleet.models import AddressRange, Environment, Pool, Server
+from fleet.models import AddressRange, Environment, Pool, Server, User
 from fleet.named_pools import add_pool, end_pool
 from fleet.pools import PoolExhausted
 from peers.granting import end_grants, grant_access
 from peers.models import Device, Peer
 from peers.reserving import release_addresses, reserve_addresses
 from tests.build import make_device, make_grant, make_person, make_server
+from tests.doors import browser, rows, script
 from tests.peers.addresses import address, live, said
 
 pytestmark = pytest.mark.django_db
@@ -113,7 +115,7 @@ def test_a_pool_that_ended_is_for_anybody_and_moves_nobody(server: Server) -> No
     end_pool(actor=SYSTEM, pool=temps, reason="no temps any more")
     assert (address(live(temp, server)), address(live(anybody, server))) == ("10.9.0.2", "10.9.0.8")
     assert address(live(newcomer(server), server)) == "10.9.0.3"
-    assert address(live(newcomer(server, pool="temps"), server)) == "10.9.0.4"
+    assert address(live(make_device(temp.person, "phone"), server)) == "10.9.0.4"
 
 
 def test_a_new_pool_moves_nobody_out_and_gives_to_no_one_else_what_they_have(server: Server) -> None:
@@ -129,8 +131,34 @@ def test_a_pool_of_one_family_leaves_the_other_to_all(server: Server) -> None:
     assert (address(peer), str(peer.ipv6)) == ("10.9.0.2", "fd00:9::80/128")
 
 
-def test_a_pool_that_a_server_has_not_is_no_obstacle(server: Server) -> None:
-    assert address(live(newcomer(server, pool="elsewhere"), server)) == "10.9.0.2"
+def test_a_pool_that_some_servers_have_not_is_no_obstacle_there(server: Server, staging: Environment) -> None:
+    pool(server)
+    other, person = make_server(staging, "vpn-sgp", ipv4_pool="10.8.0.0/28"), make_person("Dave")
+    grant_access(actor=SYSTEM, person=person, environment=staging, reason="work", pool="temps")
+    device = make_device(person)
+    assert [address(live(device, one)) for one in (server, other)] == ["10.9.0.8", "10.8.0.2"]
+
+
+def test_a_pool_that_no_server_there_has_is_refused_with_those_that_are_there(
+    server: Server, staging: Environment, production: Environment, bob: User
+) -> None:
+    bare = make_server(staging, "vpn-sgp")
+    pool(server), pool(server, "admins", ipv4="10.9.0.4/30")
+    pool(make_server(production, ipv4_pool="10.9.0.0/28"), "far")
+    end_pool(actor=SYSTEM, pool=pool(server, "old", ipv4="10.9.0.2/31"), reason="no more")
+    person, caller, before = make_person(), script(bob), rows()
+    mends = {"server": "use admins, temps, or add it first.", "environment": "use admins, temps, or add it first."}
+    for name in ("tmeps", "far", "old"):
+        for kind, place in (("server", server), ("environment", staging)):
+            told = {"pool": [f"There is no pool {name} in {place}: {mends[kind]}"]}
+            asked = {kind: place.pk, "person": person.pk, "reason": "work", "pool": name}
+            assert caller.post("grants", **asked) == (400, told)
+            page = browser(bob).post(reverse("admin:peers_grant_add"), {**asked, "begins_at_0": "", "begins_at_1": ""})
+            assert (page.status_code, told["pool"][0] in page.content.decode()) == (200, True)
+    told = {"pool": ["There is no pool temps in vpn-sgp: it has none, so leave this empty, or add it first."]}
+    assert caller.post("grants", person=person.pk, server=bare.pk, reason="work", pool="temps") == (400, told)
+    assert rows() == before
+    assert caller.post("grants", person=person.pk, environment=staging.pk, reason="work", pool="temps")[0] == 201
 
 
 @pytest.mark.parametrize(
