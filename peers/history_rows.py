@@ -162,7 +162,7 @@ def _judged(row: AccessRow, at: dt.datetime, suspended: "Suspended", waiting: Ma
 
 
 NOT_THERE = {
-    State.ISSUED: "{} was not read back with it yet",
+    State.ISSUED: "{} has not confirmed yet that it is there",
     State.NOT_SET_UP: "{} never was set up: nothing passes there",
     State.SUSPENDING: "{} has not confirmed yet that it is out",
     State.LETTING_IN: "{} has not confirmed yet that it is in again",

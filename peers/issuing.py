@@ -29,6 +29,7 @@ def issue_peers(
     pools: dict[UUID, str] = {}
     for (device_id, server_id), terms in sorted(wanted.items(), key=lambda item: item[0]):
         peer = Peer(device_id=device_id, server_id=server_id, issued_by=issued_by, **values_of(terms))
+        peer.first_generation = servers[server_id].generation + 1
         peer.replaces = there.get((replaced[device_id] or 0, server_id))
         if peer.replaces:
             peer.waits_for_id = peer.replaces.waits_for_id  # nobody gets in by a new key before the old one may

@@ -28,7 +28,7 @@ def with_causes(peers: QuerySet[Peer]) -> QuerySet[Peer]:
         | Exists(held.filter(device=OuterRef("device")))
         | Exists(held.filter(person=OuterRef("device__person"))),
         is_shut_there=Exists(Peer.objects.filter(OPEN_REVIEW).filter(line)),
-    ).select_related("waits_for__server", "server__status", "status")
+    ).select_related("waits_for__server", "server__status", "status", "device")
 
 
 def peer_state(peer: Any) -> str:
@@ -52,9 +52,13 @@ def peer_state(peer: Any) -> str:
 
 
 def is_there(peer: Peer) -> bool:
-    """Whether its server was read back as it is wanted now, or heard of the peer since it was set up."""
-    heard, since = peer.status.latest_handshake_at, peer.server.enrolled_at
-    return has_confirmed(peer.server) or (heard is not None and since is not None and heard >= since)
+    """Whether its server was read back with it, and nothing was seen since that says otherwise."""
+    seen, key = peer.server.status, peer.device.public_key
+    if any(one["public_key"] in (None, key) and one["what"] != "route" for one in seen.drift):
+        return False
+    if not peer.first_generation:
+        return has_confirmed(peer.server)
+    return (seen.confirmed_epoch, seen.confirmed_generation) >= (peer.server.epoch, peer.first_generation)
 
 
 GRANT_STATES = ("open", "begins later", "over", "ended")

@@ -99,6 +99,7 @@ def _reissue(old: Peer, row: StaticAddress, this: Act) -> None:
     new = copy.copy(old)
     new.pk, new._state = uuid.uuid4(), type(old._state)()
     new.replaces, new.issued_at, new.issued_by = old, row.began_at, str(this.actor)
+    new.first_generation = row.server.generation + 1
     for name in FAMILIES:
         if getattr(row, name):
             setattr(new, name, getattr(row, name))

@@ -27,7 +27,7 @@ def new_public_key() -> str:
     return base64.b64encode(bytes(raw)).decode()
 
 
-def make_server(environment: Environment, name: str = "", *, is_set_up: bool = True, **values: object) -> Server:
+def make_server(environment: Environment, name: str = "", *, is_set_up: object = True, **values: object) -> Server:
     """Enrolled long ago, as far as rows say; nothing was pushed yet."""
     number = next(_numbers)
     fields = {

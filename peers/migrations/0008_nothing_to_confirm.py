@@ -21,6 +21,15 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.AddField(
+            model_name="peer",
+            name="first_generation",
+            field=models.PositiveBigIntegerField(
+                default=0,
+                editable=False,
+                help_text="The first generation of its server that has it; 0 where nobody noted it.",
+            ),
+        ),
         migrations.RemoveIndex(
             model_name="receipt",
             name="peers_receipt_pending",

@@ -44,6 +44,9 @@ class Peer(models.Model):
         related_name="waiting",
         help_text="It moved: not let in before this one was seen gone.",
     )
+    first_generation = models.PositiveBigIntegerField(
+        default=0, editable=False, help_text="The first generation of its server that has it; 0 where nobody noted it."
+    )
     issued_at = models.DateTimeField(default=timezone.now, editable=False)
     issued_by = models.CharField(max_length=254, editable=False)
     ended_at = models.DateTimeField(null=True, blank=True)

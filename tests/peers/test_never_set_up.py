@@ -130,7 +130,7 @@ def test_a_key_that_nobody_knows_may_be_where_the_console_only_looks(staging: En
         revoke_key(actor=alice, public_key=new_public_key(), reason="found on a disk"),
         revoke_devices(actor=alice, devices=[make_device(person)], reason="lost"),
     )
-    told = ["Not asked: vpn-seen, which the Console only looks at" in page_of(row, alice) for row in rows]
+    told = ["vpn-seen was not asked: the Console only looks at it" in page_of(row, alice) for row in rows]
     assert (told, set(Receipt.objects.values_list("server__name", flat=True))) == ([True, False], {"vpn-fra"})
 
 

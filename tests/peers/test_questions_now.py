@@ -10,9 +10,11 @@ from django.utils import timezone
 
 from audit.services import SYSTEM
 from fleet.models import Environment, Server, ServerStatus, User
+from nodes.status import forget_machine
 from peers.granting import end_grants, grant_access
 from peers.models import Device, Peer, PeerStatus, Person
 from peers.moving import let_in, move_grant
+from peers.static import assign_address
 from peers.suspending import resume, suspend
 from tests.build import make_device, make_grant, make_person, make_review, make_server, read_back
 from tests.doors import Script, browser, script
@@ -99,20 +101,38 @@ def test_of_the_past_only_what_was_written_is_told_and_the_page_says_so(kept_out
 
 def test_a_peer_that_was_not_pushed_yet_is_issued_and_no_more(staging: Environment, alice: User) -> None:
     server = make_server(staging, "vpn-a")
-    first = granted(server, "Ann")
+    granted(server, "Ann")
     read_back()
     second, caller = granted(server, "Ben"), script(alice)
-    PeerStatus.objects.filter(peer=first).update(latest_handshake_at=timezone.now())
     body = caller.get("questions/access")[1]
     assert whose(body) == [("Ann", "has it", "vpn-a"), ("Ben", "issued", "vpn-a")]
-    assert table(body)[1]["note"] == "vpn-a was not read back with it yet"
+    assert table(body)[1]["note"] == "vpn-a has not confirmed yet that it is there"
     read_back()
     assert whose(caller.get("questions/access")[1]) == [("Ann", "has it", "vpn-a"), ("Ben", "has it", "vpn-a")]
-    ServerStatus.objects.update(drift=[{"what": "missing", "public_key": second.device.public_key, "detail": ""}])
-    assert whose(caller.get("questions/access")[1])[1] == ("Ben", "issued", "vpn-a")
-    PeerStatus.objects.update(latest_handshake_at=timezone.now())
-    Server.objects.update(enrolled_at=timezone.now())  # another machine since: what the old one heard proves nothing
+    missing = {"what": "missing", "detail": ""}
+    for key, states in ((second.device.public_key, ["has it", "issued"]), (None, ["issued", "issued"])):
+        ServerStatus.objects.update(drift=[{**missing, "public_key": key}])
+        assert [state for _, state, _ in whose(caller.get("questions/access")[1])] == states
+    route = {"public_key": second.device.public_key, "what": "route", "detail": ""}
+    ServerStatus.objects.update(drift=[route])
+    assert {state for _, state, _ in whose(caller.get("questions/access")[1])} == {"has it"}
+    forget_machine(server.pk, is_another=True)
     assert {state for _, state, _ in whose(caller.get("questions/access")[1])} == {"issued"}
+
+
+def test_a_peer_that_got_another_address_is_issued_anew(staging: Environment, alice: User) -> None:
+    server = make_server(staging, "vpn-a")
+    peer, caller = granted(server, "Ann"), script(alice)
+    read_back()
+    assert whose(caller.get("questions/access")[1]) == [("Ann", "has it", "vpn-a")]
+    static: dict[str, Any] = {"device": peer.device, "server": server, "ipv4": str(server.pool4[77])}
+    assign_address(actor=SYSTEM, reason="printer", **static)
+    assert whose(caller.get("questions/access")[1]) == [("Ann", "issued", "vpn-a")]
+    read_back()
+    Peer.objects.filter(first_generation__gt=0).update(first_generation=0)  # as one that an older Console issued
+    assert whose(caller.get("questions/access")[1]) == [("Ann", "has it", "vpn-a")]
+    Server.objects.update(generation=99)
+    assert whose(caller.get("questions/access")[1]) == [("Ann", "issued", "vpn-a")]
 
 
 def test_where_the_console_only_looks_nobody_knows(staging: Environment, alice: User) -> None:

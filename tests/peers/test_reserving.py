@@ -146,14 +146,14 @@ def test_a_pool_that_no_server_there_has_is_refused_with_those_that_are_there(
     pool(server), pool(server, "admins", ipv4="10.9.0.4/30")
     pool(make_server(production, ipv4_pool="10.9.0.0/28"), "far")
     end_pool(actor=SYSTEM, pool=pool(server, "old", ipv4="10.9.0.2/31"), reason="no more")
-    person, caller, before = make_person(), script(bob), rows()
-    mends = {"server": "use admins, temps, or add it first.", "environment": "use admins, temps, or add it first."}
+    person, caller, client = make_person(), script(bob), browser(bob)
+    before = rows()
     for name in ("tmeps", "far", "old"):
         for kind, place in (("server", server), ("environment", staging)):
-            told = {"pool": [f"There is no pool {name} in {place}: {mends[kind]}"]}
+            told = {"pool": [f"There is no pool {name} in {place}: use admins, temps, or add it first."]}
             asked = {kind: place.pk, "person": person.pk, "reason": "work", "pool": name}
             assert caller.post("grants", **asked) == (400, told)
-            page = browser(bob).post(reverse("admin:peers_grant_add"), {**asked, "begins_at_0": "", "begins_at_1": ""})
+            page = client.post(reverse("admin:peers_grant_add"), {**asked, "begins_at_0": "", "begins_at_1": ""})
             assert (page.status_code, told["pool"][0] in page.content.decode()) == (200, True)
     told = {"pool": ["There is no pool temps in vpn-sgp: it has none, so leave this empty, or add it first."]}
     assert caller.post("grants", person=person.pk, server=bare.pk, reason="work", pool="temps") == (400, told)
