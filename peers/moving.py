@@ -76,11 +76,10 @@ def _let_wait(old: Server, server: Server, this: Act, staying: Collection[int]) 
     waits for the same one, unless that is on the server they move back to. An old server that was never set up is not
     waited for."""
     ended = Peer.objects.filter(server=old, ended_act=this.id).exclude(device__in=staying).select_related("waits_for")
-    awaited = {peer.device_id: peer.waits_for or peer for peer in ended}
+    awaited = {peer.device_id: peer.waits_for or peer for peer in ended if (peer.waits_for or peer).gone_at is None}
     for peer in Peer.objects.filter(server=server, device__in=awaited, ended_at=None):
         first = awaited[peer.device_id]
-        is_over = first.server_id == server.pk or first.gone_at is not None
-        Peer.objects.filter(pk=peer.pk).update(waits_for=None if is_over else first)
+        Peer.objects.filter(pk=peer.pk).update(waits_for=first if first.server_id != server.pk else None)
 
 
 def _keep_out(old: Server, server: Server, this: Act, staying: Collection[int]) -> None:

@@ -38,8 +38,10 @@ def peer_state(peer: Any) -> str:
     if peer.is_shut_there:
         return "shut at its machine"
     is_set_up = peer.server.enrolled_at is not None
+    if peer.is_suspended and not is_set_up:
+        return "suspended"
     if peer.is_suspended:
-        return "suspended" if peer.status.shut_at or not is_set_up else "suspending"
+        return "suspended" if peer.status.shut_at else "suspending"
     if peer.waits_for is not None:
         return f"waits for {peer.waits_for.server.name}"
     if not is_set_up:

@@ -194,7 +194,7 @@ def test_a_grant_moves_and_the_page_says_what_is_waited_for(bob: User, staging: 
     let_in = at("peers_peer_let_in", peer.pk)
     shown = client.get(at("peers_peer_change", peer.pk)).content.decode()
     assert (let_in in shown, "waits for vpn-old" in shown, "&#x27;waits" in shown) == (True, True, False)
-    assert "vpn-old (not enrolled) has not confirmed since" in client.get(let_in).content.decode()
+    assert "vpn-old (pending) has not confirmed since" in client.get(let_in).content.decode()
     assert client.post(let_in, YES).status_code == 302
     assert let_in not in client.get(at("peers_peer_change", peer.pk)).content.decode()
     assert client.post(let_in, YES).status_code == 404

@@ -103,7 +103,7 @@ def test_of_two_who_widen_at_once_the_second_does_not_take_back_what_the_first_g
 
 
 def test_a_pool_that_is_another_one_still_holds_its_named_parts(staging: Environment) -> None:
-    server = make_server(staging, ipv4_pool="10.9.0.0/24")
+    server = make_server(staging, is_set_up=False, ipv4_pool="10.9.0.0/24")
     named = add_pool(actor=SYSTEM, server=server, name="temps", ipv4="10.9.0.128/25")
     with pytest.raises(ValidationError, match="has to hold the pool temps"):
         widen(server, ipv4_pool="10.8.0.0/24")

@@ -25,7 +25,7 @@ def said(*words: str) -> str:
 
 def test_enrol_server_enrols_with_a_key_file(lab: Lab, staging: Environment) -> None:
     machine = lab.add_server()
-    row = make_server(staging, "vpn", host=machine.address, endpoint_host=machine.address)
+    row = make_server(staging, "vpn", is_set_up=False, host=machine.address, endpoint_host=machine.address)
     text = said("enrol_server", "vpn", "--host-key", machine.host_key_fingerprint, "--key", str(lab.ssh_key))
     row.refresh_from_db()
     progress = Enrolment.objects.get().progress
@@ -42,7 +42,7 @@ def test_enrol_server_reads_a_password_from_standard_input(
 ) -> None:
     machine = lab.add_server()
     machine.set_password("root", "over the pipe")
-    row = make_server(staging, "vpn", host=machine.address)
+    row = make_server(staging, "vpn", is_set_up=False, host=machine.address)
     monkeypatch.setattr("sys.stdin", io.StringIO("over the pipe\n"))
     said("enrol_server", "vpn", "--host-key", machine.host_key)
     row.refresh_from_db()
@@ -80,7 +80,7 @@ def test_enrol_server_says_what_is_wrong(
     lab: Lab, staging: Environment, tmp_path: Path, words: list[str], error: str
 ) -> None:
     machine = lab.add_server()
-    make_server(staging, "vpn", host=machine.address)
+    make_server(staging, "vpn", is_set_up=False, host=machine.address)
     (tmp_path / "bad").write_text("no key")
     names = {"KEY": str(lab.ssh_key), "HOST": machine.host_key, "BAD": str(tmp_path / "bad")}
     with pytest.raises(CommandError) as refusal:
