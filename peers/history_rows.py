@@ -2,7 +2,7 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from django.db.models import Q, QuerySet
 
 from audit.models import Event
 from audit.verbs import Verb
+from fleet.models import Server
 from peers.entitlement import Terms, merge_terms
 from peers.models import Device, Grant, Peer, Person, Suspension
 from peers.rights import Holding, holdings_of, lasted
@@ -29,9 +30,9 @@ class State(StrEnum):
     PENDING = "pending"
     NO_PEER = "no peer"
     NO_DEVICE = "no device"
+    NOT_SET_UP = "not set up there yet"
     # What the machines have is known of now alone.
     ISSUED = "issued"
-    NOT_SET_UP = "not set up there yet"
     SUSPENDING = "suspending"
     LETTING_IN = "letting in"
     SHUT = "shut at its machine"
@@ -111,7 +112,7 @@ def access_rows(at: dt.datetime, spots: Sequence[Spot], places: dict[int, Place]
     peers = _peers(at, devices, servers, is_now)
     held = _in_zones_of(at, places, holdings_of(people.keys(), at, servers))
     suspended = _suspended(at, people, devices, peers.values())
-    waiting = _waiting(at, peers)
+    waiting, bare = _waiting(at, peers), _not_set_up(at, servers)
     found = []
     for spot in spots:
         device = devices[spot.device_id] if spot.device_id else None
@@ -120,8 +121,19 @@ def access_rows(at: dt.datetime, spots: Sequence[Spot], places: dict[int, Place]
         terms = merge_terms([one.right for one in rights], at) if rights else None
         row = AccessRow(State.HAS, people[spot.person_id], device, places[spot.server_id], peer, terms, rights)
         judged = _judged(row, at, suspended, waiting)
+        if spot.server_id in bare and judged.state in (State.HAS, State.OUTSIDE):
+            judged = replace(judged, state=State.NOT_SET_UP, note=f"{judged.place.server} had not been set up")
         found.append(_as_there(judged, suspended) if is_now else judged)
     return found
+
+
+def _not_set_up(at: dt.datetime, servers: Collection[int]) -> set[int]:
+    """Servers that had not been enrolled by then. A row has its last enrolment, and the ledger each."""
+    late = Q(enrolled_at=None) | Q(enrolled_at__gt=at)
+    found = {str(pk): pk for pk in Server.objects.filter(late, pk__in=servers).values_list("pk", flat=True)}
+    acts = Event.objects.filter(verb=Verb.SERVER_ENROLLED, object_pk__in=list(found), timestamp__lte=at)
+    before = set(acts.values_list("object_pk", flat=True)) if found else set()
+    return {pk for text, pk in found.items() if text not in before}
 
 
 def _in_zones_of(

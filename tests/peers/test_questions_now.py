@@ -8,7 +8,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from audit.services import SYSTEM
+from audit.services import SYSTEM, act
+from audit.verbs import Verb
 from fleet.models import Environment, Server, ServerStatus, User
 from nodes.status import forget_machine
 from peers.granting import end_grants, grant_access
@@ -89,7 +90,8 @@ def test_of_the_past_only_what_was_written_is_told_and_the_page_says_so(kept_out
     Person.objects.filter(name="has it").update(name="Ann Jones")
     body = caller.get(f"questions/access?at={then}")[1]
     told = {row["person"]["text"]: row["state"] for row in table(body)}
-    written = {"suspending": "suspended", "suspended": "suspended", "outside its hours": "outside its hours"}
+    kept = {name: name for name in ("suspended", "outside its hours", "not set up there yet")}
+    written = {**kept, "suspending": "suspended"}
     assert told == {name: written.get(name, "has it") for name in told}
     assert told.keys() == kept_out.keys() - {"has it"} | {"Ann Jones"}
     assert (body["is_now"], "What the machines held then is not known" in body["note"]) == (False, True)
@@ -97,6 +99,19 @@ def test_of_the_past_only_what_was_written_is_told_and_the_page_says_so(kept_out
     assert "names and kinds are those of today" in page
     assert "What the machines held then is not known" in page
     assert "is not known" not in browser(alice).get(reverse("questions:access")).content.decode()
+
+
+def test_a_server_that_was_set_up_again_since_was_set_up_then(staging: Environment, alice: User) -> None:
+    """Its row has the last enrolment alone; the ledger has each."""
+    server = make_server(staging, "vpn-a", is_set_up=False)
+    granted(server, "Ann")
+    before, caller = moment(), script(alice)
+    with act(Verb.SERVER_ENROLLED, actor=SYSTEM, reason="asked by alice") as this:
+        this.on(server, changes={}, environment=staging.name)
+    between = moment()
+    Server.objects.update(enrolled_at=timezone.now())
+    states = [whose(caller.get(f"questions/access?at={at}")[1])[0][1] for at in (before, between, moment())]
+    assert states == ["not set up there yet", "has it", "has it"]
 
 
 def test_a_peer_that_was_not_pushed_yet_is_issued_and_no_more(staging: Environment, alice: User) -> None:
