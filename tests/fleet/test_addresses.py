@@ -205,7 +205,7 @@ def test_a_grant_to_a_full_server_is_refused_whole(staging: Environment) -> None
 
 
 def test_a_pool_out_of_which_addresses_were_given_stays_what_it_is(staging: Environment) -> None:
-    server = make_server(staging, ipv4_pool="10.200.0.0/24", ipv6_pool="fd00:200::/64")
+    server = make_server(staging, is_set_up=False, ipv4_pool="10.200.0.0/24", ipv6_pool="fd00:200::/64")
     make_peers(staging, 8)
     for pools in ({"ipv4_pool": "10.200.0.8/29"}, {"ipv6_pool": "fd00:201::/64"}):
         with pytest.raises(ValidationError) as refusal:
@@ -216,7 +216,7 @@ def test_a_pool_out_of_which_addresses_were_given_stays_what_it_is(staging: Envi
 
 
 def test_the_servers_own_address_follows_its_pool(staging: Environment) -> None:
-    server = make_server(staging, ipv4_pool="10.200.0.0/24")
+    server = make_server(staging, is_set_up=False, ipv4_pool="10.200.0.0/24")
     change_server(actor=SYSTEM, server=server, ipv4_pool="10.201.0.0/24")
     taken = AddressRange.objects.filter(server=server, released_at=None)
     assert {str(row) for row in taken if row.is_ipv4} == {"10.201.0.1/32"}

@@ -35,7 +35,7 @@ def ask(server: Server, **values: str) -> Enrolment:
 
 def unreachable(staging: Environment) -> Server:
     """On this machine, at a port where nothing listens."""
-    return make_server(staging, host="127.0.0.1", ssh_port=9)
+    return make_server(staging, is_set_up=False, host="127.0.0.1", ssh_port=9)
 
 
 def test_a_login_is_readable_for_workers_alone_and_in_no_row(
