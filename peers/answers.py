@@ -104,7 +104,7 @@ def _table(name: str, title: str, columns: str, lines: list[Line]) -> Table:
     )
 
 
-NOW = "As grants and servers are now. Only who passes there has it: each other row says why not."
+NOW = "As grants and servers are now. Only 'has it' is access as it should be: each other row says what is not so."
 PAST = (
     "From the grants, peers and suspensions of that time. What the machines held then is not known; names and kinds are"
     " those of today."
