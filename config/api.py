@@ -15,11 +15,12 @@ from peers.api.addresses import (
     StaticAddressViewSet,
 )
 from peers.api.leaving import LeaverViewSet, LostDeviceViewSet
-from peers.api.people import GrantViewSet, PeerViewSet, RevocationViewSet
+from peers.api.people import PeerViewSet, RevocationViewSet
+from peers.api.prolonging import LastingGrantViewSet, LastingMembershipViewSet
 from peers.api.questions import QuestionViewSet
 from peers.api.requests import AccessRequestViewSet
 from peers.api.suspensions import SuspensionViewSet
-from peers.api.teams import MembershipViewSet, TeamViewSet
+from peers.api.teams import TeamViewSet
 
 router = DefaultRouter(trailing_slash=False)
 router.register("environments", EnvironmentViewSet, "environment")
@@ -27,9 +28,9 @@ router.register("servers", NodeServerViewSet, "server")
 router.register("bastions", BastionViewSet, "bastion")
 router.register("people", LeaverViewSet, "person")
 router.register("teams", TeamViewSet, "team")
-router.register("memberships", MembershipViewSet, "membership")
+router.register("memberships", LastingMembershipViewSet, "membership")
 router.register("devices", LostDeviceViewSet, "device")
-router.register("grants", GrantViewSet, "grant")
+router.register("grants", LastingGrantViewSet, "grant")
 router.register("peers", PeerViewSet, "peer")
 router.register("access-requests", AccessRequestViewSet, "access-request")
 router.register("suspensions", SuspensionViewSet, "suspension")

@@ -83,11 +83,17 @@ def _lasts(one: Membership, at: dt.datetime) -> bool:
 
 def _later(at: dt.datetime, grants: QuerySet[Grant]) -> list[Grant]:
     """Given by then, to begin after it. When a grant was given only its Event says."""
-    rows = grants.filter(Q(ended_at=None) | Q(ended_at__gt=at), begins_at__gt=at)
+    rows = grants.filter(Q(ended_at=None) | Q(ended_at__gt=at), begins_at__gt=at).select_related("goes_on_from")
     kind = ContentType.objects.get_for_model(Grant)
     given = Event.objects.filter(content_type=kind, object_pk__in=[str(one.pk) for one in rows], timestamp__lte=at)
     known = set(given.values_list("object_pk", flat=True))
-    return [one for one in rows if str(one.pk) in known]
+    return [one for one in rows if str(one.pk) in known or _went_on(one, at)]
+
+
+def _went_on(grant: Grant, at: dt.datetime) -> bool:
+    """Whether it had got its end by then: when the one before it was ended."""
+    before = grant.goes_on_from
+    return before is not None and before.ended_at is not None and before.ended_at <= at
 
 
 def _requests(at: dt.datetime, user: object, person: Person) -> QuerySet[AccessRequest]:
@@ -125,20 +131,26 @@ def _of_suspensions(rows: Iterable[Suspension]) -> Iterator[Step]:
 
 
 def _of_memberships(rows: Iterable[Membership]) -> Iterator[Step]:
+    rows = list(rows)
+    going_on = {one.goes_on_from_id for one in rows}
     for one in rows:
-        yield Step(one.began_at, "joined a team", one.team.name, "", one.added_by, "", one.team)
+        what = "other end in a team" if one.goes_on_from_id else "joined a team"
+        yield Step(one.began_at, what, one.team.name, "", one.added_by, one.end_reason, one.team)
         ends = [end for end in (one.ended_at, one.until) if end]
-        if ends:
+        if ends and one.pk not in going_on:
             yield Step(min(ends), "left a team", one.team.name, "", "", "", one.team)
 
 
 def _of_grants(rows: Iterable[Grant]) -> Iterator[Step]:
+    rows = list(rows)
+    going_on = {one.goes_on_from_id for one in rows}
     for one in rows:
         what = "access moved" if one.moved_from_id else "access granted"
-        place = str(one.environment or one.server)
-        yield Step(one.begins_at, what, str(one.holder), place, one.granted_by, one.reason, one)
+        what = "other end of access" if one.goes_on_from_id else what
+        place, why = str(one.environment or one.server), one.end_reason or one.reason
+        yield Step(one.begins_at, what, str(one.holder), place, one.granted_by, why, one)
         ends = [end for end in (one.ended_at, one.until) if end]
-        if ends:
+        if ends and one.pk not in going_on:
             yield Step(min(ends), "access ended", str(one.holder), place, "", "", one)
 
 

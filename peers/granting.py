@@ -48,7 +48,7 @@ def grant_access(
         now = timezone.now()  # after the lock: who joined meanwhile is a member now
         grant.begins_at = max(begins_at or now, now)  # nobody had access before it was granted
         grant.begun_at = now if grant.begins_at <= now else None
-        _check(grant, now)
+        check_grant(grant, now)
         grant.save(force_insert=True)
         if grant.begun_at:
             settle(holders_of([grant], now), this=this, ending=Ending(), on=servers_of([grant]))
@@ -69,7 +69,8 @@ def servers_of(grants: Iterable[Grant]) -> set[int]:
     return set(placed) | {grant.server_id for grant in grants if grant.server_id}
 
 
-def _check(grant: Grant, now: dt.datetime) -> None:
+def check_grant(grant: Grant, now: dt.datetime) -> None:
+    """Locks its person. Whoever calls it has locked its team."""
     if grant.until is not None and grant.until <= now:
         raise ValidationError({"until": "Give an end in the future."})
     if grant.until is not None and grant.until <= grant.begins_at:

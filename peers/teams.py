@@ -63,7 +63,7 @@ def join_team(
         _refuse_members(team, joined)
         for membership in joined:
             membership.full_clean()
-            _check_end(membership, now)
+            check_end(membership, now)
         Membership.objects.bulk_create(joined)
         settle([one.person_id for one in joined], this=this, ending=Ending())
         this.on(team, changes={"members": ["", cut(", ".join(one.person.name for one in joined), 2000)]})
@@ -117,7 +117,8 @@ def places_of(people: Collection[int]) -> set[Environment]:
     return {grant.place for grant in grants} | by_team | set(Environment.objects.filter(pk__in=places))
 
 
-def _check_end(membership: Membership, now: dt.datetime) -> None:
+def check_end(membership: Membership, now: dt.datetime) -> None:
+    """Its person as they are now: whoever calls it has locked them."""
     if membership.until is not None and membership.until <= now:
         raise ValidationError({"until": "Give an end in the future."})
     if membership.until is None and membership.person.kind == Person.Kind.CONTRACTOR:

@@ -16,6 +16,7 @@ from peers import (
     linking,
     lost,
     moving,
+    prolonging,
     requests,
     reserving,
     revocation,
@@ -323,6 +324,15 @@ ACTS = [
         memberships=lambda w: [w.membership],
         reason=WHY,
         says=WHY,
+    ),
+    *(
+        _asked(
+            f"{name}.set_end", target, act, until=lambda w: _in_a_month(), reason=WHY, says=WHY, **{f"{name}s": rows}
+        )
+        for name, act, target, rows in (
+            ("membership", prolonging.prolong_memberships, lambda w: str(w.membership), lambda w: [w.membership]),
+            ("grant", prolonging.prolong_grants, lambda w: str(w.grant), lambda w: [w.grant]),
+        )
     ),
     _asked(
         "team.end",

@@ -17,11 +17,13 @@ from fleet.models import Server
 from fleet.questions import ask
 from fleet.scope import visible_servers
 from peers.access import visible_grants
+from peers.admin import prolonging
 from peers.admin.own import StoriedAdmin
 from peers.forms import GrantForm
 from peers.granting import end_grants
 from peers.models import Grant
 from peers.moving import move_grant
+from peers.prolonging import prolong_grants
 from peers.states import GRANT_STATES, grant_state, grants_in
 
 MOVES = "Its peers on the new server are let in once the old server has confirmed that they are gone there."
@@ -53,8 +55,8 @@ class GrantAdmin(StoriedAdmin):
     list_filter = (GrantStates, seen("environment"), ("team", admin.EmptyFieldListFilter))
     search_fields = ("person__name", "team__name", "reason")
     autocomplete_fields = ("person", "team")
-    actions = ("end_selected",)
-    actions_detail = ("move", "end")
+    actions = ("set_end_selected", "end_selected")
+    actions_detail = ("set_end", "move", "end")
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
         holder, time = ("person", "team", "environment", "server"), ("begins_at", "until", "reason")
@@ -67,8 +69,10 @@ class GrantAdmin(StoriedAdmin):
 
     def idle(self, request: HttpRequest, row: Grant) -> set[str]:
         if row.ended_at or not may_operate(request.user, row.place):
-            return {"end", "move"}
-        return set() if row.server_id and grant_state(row) != "over" else {"move"}
+            return {"set_end", "end", "move"}
+        if grant_state(row) == "over":
+            return {"set_end", "move"}
+        return set() if row.server_id else {"move"}
 
     @display(description="to")
     def place_name(self, grant: Grant) -> str:
@@ -98,6 +102,27 @@ class GrantAdmin(StoriedAdmin):
 
         form, title = move_form(request.user, grant), f"Move the grant {grant}?"
         return ask(request, perform, title=title, text=MOVES, button="Move", form=form, back=page_of(grant))
+
+    @action(description="Change end", icon="event_repeat", permissions=["operate"])
+    def set_end(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        grant = one(self, request, object_id)
+
+        def carry_out(values: dict[str, Any]) -> str:
+            return page_of(prolong_grants(actor=request.user, grants=[grant], **values)[0])
+
+        title, back = f"Until when is the grant {grant}?", page_of(grant)
+        return prolonging.ask_end(request, [grant], title, carry_out, back=back)
+
+    @action(description="Change end of selected grants", permissions=["operate"])
+    def set_end_selected(self, request: HttpRequest, queryset: QuerySet[Grant]) -> HttpResponse:
+        grants, back = list(queryset), reverse("admin:peers_grant_changelist")
+
+        def carry_out(values: dict[str, Any]) -> str:
+            prolong_grants(actor=request.user, grants=grants, **values)
+            return back
+
+        title = f"Until when {'is this grant' if len(grants) == 1 else f'are these {len(grants)} grants'}?"
+        return prolonging.ask_end(request, grants, title, carry_out, back=back, chosen=("set_end_selected", grants))
 
     @action(description="End grant", icon="event_busy", permissions=["operate"])
     def end(self, request: HttpRequest, object_id: str) -> HttpResponse:

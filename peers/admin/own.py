@@ -16,7 +16,7 @@ from fleet.scope import scope_of
 from peers.access import own_person
 from peers.linking import link_user
 from peers.models import Grant
-from peers.story import request_of, story_of
+from peers.story import ends_of, request_of, story_of
 
 
 def may_see_own(request: HttpRequest) -> bool:
@@ -32,13 +32,13 @@ class OwnAdmin(ConsoleAdmin):
 
 
 class StoriedAdmin(OwnAdmin):
-    """Grants, with the request that they come from."""
+    """Grants, with the request that they come from and the ends that they had."""
 
     change_form_outer_after_template = "admin/peers/story.html"
 
     def page_context(self, request: HttpRequest, obj: Grant) -> dict[str, Any]:
         asked = request_of(obj)
-        return {"asked": asked, "story": story_of(asked) if asked else []}
+        return {"asked": asked, "story": story_of(asked) if asked else [], "line": ends_of(obj)}
 
 
 class LinkForm(ReasonForm):

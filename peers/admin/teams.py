@@ -18,13 +18,16 @@ from fleet.forms import Lines
 from fleet.questions import ask
 from peers.access import visible_grants, visible_memberships, visible_peers, visible_people, visible_teams
 from peers.admin.people import peer_rows
+from peers.admin.prolonging import ask_end
 from peers.admin.suspensions import Ended
 from peers.forms import TeamForm
 from peers.granting import servers_of
 from peers.models import Membership, Team
 from peers.naming import people_named
+from peers.prolonging import prolong_memberships
 from peers.rights import open_memberships
 from peers.states import grant_state, grants_in, membership_state
+from peers.story import ends_of
 from peers.teams import end_team, environments_of, join_team, leave_team
 
 
@@ -126,18 +129,45 @@ class MembershipAdmin(ConsoleAdmin):
     search_fields = ("person__name", "person__email", "team__name")
     fields = ("person", "team", "state", "began_at", "until", "added_by", "ended_at")
     readonly_fields = fields
-    actions = ("leave_selected",)
-    actions_detail = ("leave",)
+    actions = ("set_end_selected", "leave_selected")
+    actions_detail = ("set_end", "leave")
+    change_form_outer_after_template = "admin/peers/ends_told.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:
         return visible_memberships(request.user)
 
+    def page_context(self, request: HttpRequest, obj: Membership) -> dict[str, Any]:
+        return {"line": ends_of(obj)}
+
     def idle(self, request: HttpRequest, row: Membership) -> set[str]:
-        return {"leave"} if row.ended_at or not may_operate(request.user, *environments_of(row.team)) else set()
+        if row.ended_at or not may_operate(request.user, *environments_of(row.team)):
+            return {"set_end", "leave"}
+        return set() if membership_state(row) == "open" else {"set_end"}
 
     @display(label={"open": "success", "over": "", "ended": ""})
     def state(self, row: Membership) -> str:
         return membership_state(row)
+
+    @action(description="Change end", icon="event_repeat", permissions=["operate"])
+    def set_end(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        row = one(self, request, object_id)
+
+        def carry_out(values: dict[str, Any]) -> str:
+            return page_of(prolong_memberships(actor=request.user, memberships=[row], **values)[0])
+
+        return ask_end(request, [row], f"Until when is {row.person} in {row.team}?", carry_out, back=page_of(row))
+
+    @action(description="Change end of selected memberships", permissions=["operate"])
+    def set_end_selected(self, request: HttpRequest, queryset: QuerySet[Membership]) -> HttpResponse:
+        rows, back = list(queryset), reverse("admin:peers_membership_changelist")
+        which = "is this membership" if len(rows) == 1 else f"are these {len(rows)} memberships"
+
+        def carry_out(values: dict[str, Any]) -> str:
+            prolong_memberships(actor=request.user, memberships=rows, **values)
+            return back
+
+        title, chosen = f"Until when {which}?", ("set_end_selected", rows)
+        return ask_end(request, rows, title, carry_out, back=back, chosen=chosen)
 
     @action(description="End membership", icon="group_remove", permissions=["operate"])
     def leave(self, request: HttpRequest, object_id: str) -> HttpResponse:

@@ -126,7 +126,8 @@ class GrantSerializer(serializers.ModelSerializer[Grant]):
         model = Grant
         fields = (
             *("id", "person", "team", "holder", "environment", "server", "networks", "hours", "pool", "begins_at"),
-            *("until", "state", "reason", "granted_by", "request", "moved_from", "ended_at"),
+            *("until", "state", "reason", "granted_by", "request", "moved_from", "goes_on_from", "end_reason"),
+            "ended_at",
         )
 
     @extend_schema_field(serializers.ChoiceField(GRANT_STATES))

@@ -78,7 +78,7 @@ class MembershipSerializer(serializers.ModelSerializer[Membership]):
         model = Membership
         fields = (
             *("id", "person", "person_name", "team", "team_name", "began_at", "until", "added_by", "ended_at"),
-            "state",
+            *("state", "goes_on_from", "end_reason"),
         )
 
     def get_state(self, row: Membership) -> str:

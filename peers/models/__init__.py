@@ -11,6 +11,7 @@ from peers.models.peer import (
     Suspension,
 )
 from peers.models.revoked import PENDING, Receipt, Revocation, Tombstone
+from peers.models.sweep import SweepMark
 from peers.models.who import Device, Membership, Person, Team, valid_public_key
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "RoutedNetwork",
     "StaticAddress",
     "Suspension",
+    "SweepMark",
     "Team",
     "Tombstone",
     "valid_public_key",

@@ -100,7 +100,8 @@ class AccessRequest(Place):
 
 
 class Grant(Place):
-    """A right of a Person or a Team to an Environment or one Server, from `begins_at` until `until` or its end."""
+    """A right of a Person or a Team to an Environment or one Server, from `begins_at` until `until` or its end. One
+    that was given another end goes on from the one before it."""
 
     person = models.ForeignKey(Person, models.PROTECT, null=True, blank=True, related_name="grants")
     team = models.ForeignKey(Team, models.PROTECT, null=True, blank=True, related_name="grants")
@@ -118,6 +119,10 @@ class Grant(Place):
     begun_at = models.DateTimeField(null=True, editable=False, help_text="When the peers that follow were made.")
     request = models.OneToOneField(AccessRequest, models.PROTECT, null=True, blank=True, editable=False)
     moved_from = models.ForeignKey("self", models.PROTECT, null=True, blank=True, editable=False, related_name="moves")
+    goes_on_from = models.OneToOneField(
+        "self", models.PROTECT, null=True, blank=True, editable=False, related_name="goes_on_as"
+    )
+    end_reason = models.CharField(max_length=500, blank=True, default="", editable=False, validators=[fields.one_line])
 
     class Meta:
         ordering = ["-begins_at"]

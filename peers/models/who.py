@@ -74,7 +74,8 @@ class Team(models.Model):
 
 
 class Membership(models.Model):
-    """The interval in which a Person belongs to a Team, until `until` or its end."""
+    """The interval in which a Person belongs to a Team, until `until` or its end. One that was given another end goes
+    on from the one before it."""
 
     person = models.ForeignKey(Person, models.PROTECT, related_name="memberships")
     team = models.ForeignKey(Team, models.PROTECT, related_name="memberships")
@@ -82,6 +83,10 @@ class Membership(models.Model):
     until = models.DateTimeField(null=True, blank=True)
     added_by = models.CharField(max_length=254, editable=False)
     ended_at = models.DateTimeField(null=True, blank=True, editable=False)
+    goes_on_from = models.OneToOneField(
+        "self", models.PROTECT, null=True, blank=True, editable=False, related_name="goes_on_as"
+    )
+    end_reason = models.CharField(max_length=500, blank=True, default="", editable=False, validators=[fields.one_line])
 
     class Meta:
         ordering = ["team__name", "person__name"]

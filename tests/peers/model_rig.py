@@ -19,6 +19,7 @@ from fleet.services import add_environment
 from nodes.state import Desired
 from peers import models as rows
 from peers.granting import grant_access
+from peers.prolonging import prolong_grants, prolong_memberships
 from peers.services import register_device
 from peers.teams import join_team
 from tests.build import new_public_key
@@ -115,6 +116,20 @@ class Rig(RuleBasedStateMachine):
         until, whom = self.until(hours), rows.Person.objects.get(pk=person.pk)
         [row] = join_team(actor=SYSTEM, team=rows.Team.objects.get(pk=team.pk), people=[whom], until=until)
         return Membership(row.pk, person, team, until)
+
+    def lasting(self) -> list[Membership | Grant]:
+        return [*self.world.open_memberships(), *self.world.open_grants()]
+
+    def needs_end(self, one: Membership | Grant) -> bool:
+        holder = one.person if isinstance(one, Membership) else one.holder
+        return isinstance(holder, Person) and holder.kind == "contractor"
+
+    def other_end(self, one: Membership | Grant, until: dt.datetime | None) -> int:
+        if isinstance(one, Membership):
+            found = [rows.Membership.objects.get(pk=one.pk)]
+            return prolong_memberships(actor=SYSTEM, memberships=found, until=until, reason=WHY)[0].pk
+        grants = [rows.Grant.objects.get(pk=one.pk)]
+        return prolong_grants(actor=SYSTEM, grants=grants, until=until, reason=WHY)[0].pk
 
     def give(self, asked: Grant) -> int:
         names = {Person: "person", Team: "team", Environment: "environment", Server: "server"}
