@@ -1,28 +1,27 @@
 """What comes due by itself: new servers, grants that begin, access that is over, windows of the next weeks, moves."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
-from django.db.models import F, Q, QuerySet
-from django.db.models.functions import Mod
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from audit.services import SYSTEM, act
 from audit.verbs import Verb
 from fleet.attempts import do_all
 from fleet.models import Placement, Server
-from fleet.pools import PoolExhausted
 from peers.entitlement import monday
 from peers.granting import servers_of
-from peers.models import Device, Grant, Peer, Person
+from peers.models import Device, Grant, Peer, Person, SweepMark
 from peers.moving import let_moved_in
 from peers.rights import holders_of, open_grants
-from peers.settle import EXPIRED, Ending, compare, lock_people, settle
+from peers.settle import EXPIRED, Ending, Settled, compare, lock_people, settle, settle_where_room
 from peers.suspending import suspend_disabled
 
 Row = TypeVar("Row", Placement, Grant, Person, Server)
-LOOKED_AT = 200  # devices at once
+LOOKED_AT = 5000  # peers at once, or devices where they have none: all of 100,000 within six minutes
 
 
 def settle_due() -> dict[int, str]:
@@ -39,26 +38,56 @@ def _add_to(full: dict[int, str], settling: Callable[[], dict[int, str]]) -> Non
 
 def settle_strays() -> dict[int, str]:
     """Whatever acts made of peers: where people's peers are not what their rights say, they are made so. Each call
-    looks at another part of the people, all within minutes; nothing is locked or written where nothing differs."""
-    now = timezone.now()
-    parts = Device.objects.filter(revoked_at=None).count() // LOOKED_AT + 1
-    part = int(now.timestamp()) // 15 % parts
-    rows = Device.objects.filter(revoked_at=None).annotate(part=Mod(F("person"), parts)).filter(part=part)
-    devices = {device.pk: device for device in rows.select_related("person")}
-    found = compare(list(devices.values()), now)
-    ending, lacking = ({devices[device].person_id for device in part} for part in (found.ending, found.lacking))
-    _each(Person.objects.filter(pk__in=ending), partial(_settle_stray, issues=False))  # waits for no full pool
-    return _each(Person.objects.filter(pk__in=lacking), partial(_settle_stray, issues=True))
+    looks at another part of the devices; nothing is locked, and no access written, where nothing differs."""
+    with _next_part() as part:
+        devices = {device.pk: device for device in part}
+        found = compare(part, timezone.now())
+        people = {devices[device].person_id for device in found.ending | found.lacking}
+        return _each(Person.objects.filter(pk__in=people), _settle_stray)
 
 
-def _settle_stray(person: Person, *, issues: bool) -> None:
+@contextmanager
+def _next_part() -> Iterator[list[Device]]:
+    """What comes after the part that was looked at last, whenever that was, and after the end the first again. The mark
+    moves on once a part was looked at, from where it stood: a sweep that is late, dies or meets another one leaves none
+    out, and what is wrong in one part is no reason to look at no other."""
+    mark = SweepMark.objects.filter(name="strays")
+    seen = mark.values_list("seen", flat=True).first() or 0
+    devices = Device.objects.filter(revoked_at=None, pk__gt=seen).select_related("person").order_by("pk")
+    peers = Peer.objects.filter(ended_at=None, device__gt=seen).order_by("device").values_list("device", flat=True)
+    last = next(iter(peers[LOOKED_AT : LOOKED_AT + 1]), None)
+    part = list((devices if last is None else devices.filter(pk__lte=last))[:LOOKED_AT])
+    now_seen = part[-1].pk if len(part) == LOOKED_AT else last or 0
+    try:
+        yield part
+    finally:
+        if now_seen != seen and not mark.filter(seen=seen).update(seen=now_seen):
+            mark.get_or_create(name="strays", defaults={"seen": now_seen})
+
+
+class _Waits(Exception):
+    """Nothing could be done but to wait for an address: no Event tells of it each time."""
+
+    def __init__(self, full: dict[int, str]) -> None:
+        self.full = full
+
+
+def _settle_stray(person: Person) -> dict[int, str]:
     with act(Verb.PEER_SETTLE, actor=SYSTEM, reason="the peers were not what the grants say") as this:
-        done = settle([person.pk], this=this, ending=Ending(), issues=issues)
-        this.on(person, changes={"peers": [str(done.ended), str(done.issued)], "other terms": ["", str(done.changed)]})
+        done, full = settle_where_room([person.pk], this=this, ending=Ending())
+        if full and done == Settled():
+            raise _Waits(full)
+        this.on(person, changes=_told(done))
+    return full
+
+
+def _told(done: Settled) -> dict[str, list[str]]:
+    return {"peers": [str(done.ended), str(done.issued)], "other terms": ["", str(done.changed)]}
 
 
 def settle_placements() -> dict[int, str]:
-    """Servers that are new in their environment, or whose hours mean other times now, get the peers they should."""
+    """Servers that are new in their environment, or whose hours mean other times now, get the peers they should. Those
+    that a full pool has no address for are strays from then on."""
     waiting = Placement.objects.filter(settled_at=None, ended_at=None).select_related("server", "environment")
     return _each(waiting, _settle_placement)
 
@@ -69,41 +98,44 @@ def begin_grants() -> dict[int, str]:
     return _each(waiting.select_related("person", "team", "environment", "server__environment"), _begin_grant)
 
 
-def _each(rows: Iterable[Row], settle_one: Callable[[Row], None]) -> dict[int, str]:
+def _each(rows: Iterable[Row], settle_one: Callable[[Row], dict[int, str]]) -> dict[int, str]:
     """One row that cannot be settled holds up none of the others. The servers whose pool is too small, with why."""
     full: dict[int, str] = {}
 
     def settle_or_tell(row: Row) -> None:
         try:
-            settle_one(row)
-        except PoolExhausted as error:
-            full[error.server_id] = str(error)
+            full.update(settle_one(row))
+        except _Waits as error:
+            full.update(error.full)
 
     do_all(partial(settle_or_tell, row) for row in rows)
     return full
 
 
-def _settle_placement(placement: Placement) -> None:
+def _settle_placement(placement: Placement) -> dict[int, str]:
     server, environment, now = placement.server, placement.environment, timezone.now()
     with act(Verb.PEER_SETTLE, actor=SYSTEM, reason="the server is new there, or hours mean other times") as this:
         if not Placement.objects.filter(pk=placement.pk, settled_at=None).update(settled_at=now):
             this.on(server, changes={}, environment=environment.name)
-            return
+            return {}
         grants = open_grants(now).filter(Q(environment=environment) | Q(server=server))
         there = Peer.objects.filter(server=server, ended_at=None).values_list("device__person", flat=True)
-        done = settle(holders_of(grants, now) | set(there), this=this, ending=Ending(), on={server.pk})
-        changes = {"peers": [str(done.ended), str(done.issued)], "other terms": ["", str(done.changed)]}
-        this.on(server, changes=changes, environment=environment.name)
+        people = holders_of(grants, now) | set(there)
+        done, full = settle_where_room(people, this=this, ending=Ending(), on={server.pk})
+        this.on(server, changes=_told(done), environment=environment.name)
+    return full
 
 
-def _begin_grant(grant: Grant) -> None:
-    now = timezone.now()
+def _begin_grant(grant: Grant) -> dict[int, str]:
+    now, done = timezone.now(), Settled()
+    full: dict[int, str] = {}
     with act(Verb.GRANT_BEGIN, actor=SYSTEM, reason=grant.reason) as this:
-        done, people = 0, holders_of([grant], now)
+        people = holders_of([grant], now)
         lock_people(people)
         if Grant.objects.filter(pk=grant.pk, begun_at=None, ended_at=None).update(begun_at=now):
-            done = settle(people, this=this, ending=Ending(), on=servers_of([grant])).issued
-        this.on(grant, changes={"peers": ["0", str(done)]}, environment=grant.place.name)
+            done, full = settle_where_room(people, this=this, ending=Ending(), on=servers_of([grant]))
+        this.on(grant, changes={"peers": ["0", str(done.issued)]}, environment=grant.place.name)
+    return full
 
 
 def expire_peers() -> int:
@@ -115,10 +147,11 @@ def expire_peers() -> int:
     return len(people)
 
 
-def _expire(person: Person) -> None:
+def _expire(person: Person) -> dict[int, str]:
     with act(Verb.PEER_EXPIRE, actor=SYSTEM, reason="the grant's end came") as this:
         done = settle([person.pk], this=this, ending=EXPIRED, issues=False)
         this.on(person, changes={"peers ended": ["", str(done.ended)]})
+    return {}
 
 
 def renew_windows() -> int:
@@ -129,8 +162,9 @@ def renew_windows() -> int:
     return len(servers)
 
 
-def _renew_windows(due: QuerySet[Peer], server: Server) -> None:
+def _renew_windows(due: QuerySet[Peer], server: Server) -> dict[int, str]:
     with act(Verb.PEER_SETTLE, actor=SYSTEM, reason="the access windows of another week") as this:
         people = set(due.filter(server=server).values_list("device__person", flat=True))
         done = settle(people, this=this, ending=Ending(), on={server.pk}, issues=False)
         this.on(server, changes={"other terms": ["", str(done.changed)]}, environment=server.environment.name)
+    return {}

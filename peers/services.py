@@ -14,7 +14,7 @@ from fleet.access import may_operate, require_operator
 from fleet.models import Environment, Server
 from peers.models import Device, Grant, Membership, Person, Suspension, Tombstone
 from peers.rights import grants_of
-from peers.settle import Ending, lock_devices, lock_keys, settle
+from peers.settle import Ending, lock_devices, lock_keys, settle, settle_where_room
 
 TOMBSTONED = "This key is tombstoned: it was revoked and never comes back. Make a new key pair on the device."
 
@@ -66,7 +66,10 @@ def register_device(
         lock_keys([public_key])  # keys before people, as whoever revokes does
         who_stay([person])
         require_registrar(actor, person)
-        issue_device(this, device)
+        save_device(this, device)
+        # A new key stands where the old one does: a pool that is full elsewhere is no reason to keep the old one.
+        issue = settle if replaces is None else settle_where_room
+        issue([person.pk], this=this, ending=Ending())
     return device
 
 
@@ -85,13 +88,12 @@ def require_registrar(actor: Actor, person: Person) -> None:
     require_operator(actor, *_places_of(person))
 
 
-def issue_device(this: Act, device: Device) -> None:
-    """Whoever calls it has locked its key and its person, and has asked whether the actor may."""
+def save_device(this: Act, device: Device) -> None:
+    """Whoever calls it has locked its key and its person, has asked whether the actor may, and issues it."""
     _refuse_taken_key(device.public_key)
     _check_replaced(device)
     device.full_clean()
     device.save(force_insert=True)
-    settle([device.person_id], this=this, ending=Ending())
     this.on(device)
 
 

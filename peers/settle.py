@@ -5,13 +5,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Case, DateTimeField, Exists, OuterRef, Value, When
 from django.utils import timezone
 
 from audit.services import Act
 from fleet.changes import lock_servers, mark_changed
 from fleet.models import Server
+from fleet.pools import PoolExhausted
 from peers.entitlement import Spot, Terms, wanted_peers
 from peers.holders import free_left
 from peers.issuing import issue_peers, values_of
@@ -106,13 +107,14 @@ def settle(
     ending: Ending,
     on: Collection[int] | None = None,
     issues: bool = True,
+    full: Collection[int] = (),
 ) -> Settled:
     """Inside the caller's act: makes the Peers of these people what their rights say, on the servers `on` where not on
-    all. Without `issues` no new peer is made, so no full pool stands against the act."""
+    all. Without `issues` no new peer is made, so no full pool stands against the act; on `full` servers none is."""
     devices = lock_devices(people)
     now = timezone.now()  # after the locks: what was waited for has happened
     found = compare(devices, now, on)
-    to_issue = found.to_issue if issues else {}
+    to_issue = {spot: terms for spot, terms in found.to_issue.items() if issues and spot[1] not in full}
     heard = _change_terms(found.to_change)
     touched = heard | {peer.server_id for peer in found.to_end} | {server for _, server in to_issue}
     servers = {server.pk: server for server in lock_servers(touched)}
@@ -123,6 +125,20 @@ def settle(
     issue_peers(to_issue, devices=devices, live=found.kept, servers=servers, issued_by=str(this.actor))
     mark_changed(touched)
     return Settled(len(to_issue), len(found.to_end), sum(map(len, found.to_change.values())))
+
+
+def settle_where_room(
+    people: Collection[int], *, this: Act, ending: Ending, on: Collection[int] | None = None
+) -> tuple[Settled, dict[int, str]]:
+    """As `settle`, where a full pool is to undo nothing: on its server nobody gets a new peer, until the sweep finds
+    room. Also returns these servers, with why."""
+    full: dict[int, str] = {}
+    while True:
+        try:
+            with transaction.atomic():
+                return settle(people, this=this, ending=ending, on=on, full=full), full
+        except PoolExhausted as error:
+            full[error.server_id] = str(error)
 
 
 def _live_peers(devices: Collection[Device], on: Collection[int] | None) -> dict[Spot, Peer]:

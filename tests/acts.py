@@ -389,12 +389,12 @@ ACTS = [
         who="helpdesk",
     ),
     _asked(
-        "device.register",
+        "peer.settle",
         lambda w: f"{w.person}'s laptop",
         lost.report_lost,
         device=lambda w: w.device,
         public_key=lambda w: new_public_key(),
         says="in place of the lost laptop",
-        also=("revocation.add",),
+        also=("revocation.add", "device.register"),
     ),
 ]

@@ -126,9 +126,14 @@ def everything() -> dict[str, list[dict[str, Any]]]:
 
 
 def fill_the_ledger() -> None:
-    """From now on, until the transaction ends, the database takes no Event; as where its disk is full."""
-    statement = "SET CONSTRAINTS ALL IMMEDIATE; ALTER TABLE audit_event ADD CONSTRAINT full_up CHECK (false) NOT VALID"
+    """The database takes no Event any more."""
+    fill_up("audit_event")
+
+
+def fill_up(table: str) -> None:
+    """From now on, until the transaction ends, the database takes no row of this table; as where its disk is full."""
+    statement = f"SET CONSTRAINTS ALL IMMEDIATE; ALTER TABLE {table} ADD CONSTRAINT full_up CHECK (false) NOT VALID"
     if connection.vendor == "sqlite":
-        statement = "CREATE TRIGGER full_up BEFORE INSERT ON audit_event BEGIN SELECT RAISE(ABORT, 'full'); END"
+        statement = f"CREATE TRIGGER full_up BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'full'); END"
     with connection.cursor() as cursor:
         cursor.execute(statement)

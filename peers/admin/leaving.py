@@ -22,6 +22,7 @@ from peers.leaving import held_by, offboard
 from peers.lost import report_lost
 from peers.models import PENDING, Device, Person, Receipt
 from peers.naming import people_named
+from peers.waiting import seen_waiting
 
 ENDS = "Grants, memberships, requests and the sign-in end too. Revoked keys never come back, on any server."
 
@@ -108,6 +109,9 @@ def ask_lost(request: HttpRequest, device: Device, back: str, *, is_own: bool = 
     def perform(values: dict[str, Any]) -> str:
         row, new = report_lost(actor=request.user, device=device, **values)
         messages.success(request, f"The key of {device} is revoked. Its page says where that is proven.")
+        if new and (names := seen_waiting([new], request.user).get(new.pk)):
+            where = ", ".join(names)
+            messages.warning(request, f"{new} waits for an address on {where}: it gets one by itself once one is free.")
         if is_own:
             return back
         return page_of(new or row)
@@ -120,8 +124,10 @@ def ask_lost(request: HttpRequest, device: Device, back: str, *, is_own: bool = 
 def my_devices(request: HttpRequest, model_admin: ConsoleAdmin) -> HttpResponse:
     """The devices of the person whom this user signs in as."""
     pending = Receipt.objects.filter(PENDING, public_key=OuterRef("public_key"))
-    rows = own_devices(request.user).annotate(is_pending=Exists(pending))
-    page = {"title": "My devices", "devices": rows.order_by("-created_at"), "opts": model_admin.opts}
+    rows = own_devices(request.user).annotate(is_pending=Exists(pending)).order_by("-created_at")
+    waits = seen_waiting(list(rows), request.user)
+    devices = [(device, waits.get(device.pk, [])) for device in rows]
+    page = {"title": "My devices", "devices": devices, "opts": model_admin.opts}
     return TemplateResponse(request, "admin/peers/my_devices.html", {**admin.site.each_context(request), **page})
 
 

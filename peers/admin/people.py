@@ -40,6 +40,7 @@ from peers.rights import open_memberships
 from peers.selectors import address_of
 from peers.services import is_waiting, may_register
 from peers.states import PEER_COLOURS, grant_state, membership_state, peer_state
+from peers.waiting import seen_waiting
 
 FOR_EVER = "Revoking is for ever: the key never comes back, on any server. To let somebody in again, issue a new key."
 
@@ -146,7 +147,8 @@ class DeviceAdmin(SuspendingPages, LostPages):
         return visible_devices(request.user).annotate(is_suspended=Exists(kept))
 
     def page_context(self, request: HttpRequest, obj: Device) -> dict[str, Any]:
-        return {"peers": peer_rows(visible_peers(request.user).filter(device=obj), request.user)}
+        peers = peer_rows(visible_peers(request.user).filter(device=obj), request.user)
+        return {"peers": peers, "waits": seen_waiting([obj], request.user).get(obj.pk)}
 
     def idle(self, request: HttpRequest, row: Device) -> set[str]:
         idle = self.idle_of(row, is_over=row.revoked_at is not None)

@@ -21,6 +21,7 @@ from peers.leaving import offboard
 from peers.lost import report_lost
 from peers.models import Device, Revocation
 from peers.naming import MOST_NAMED, people_named
+from peers.waiting import seen_waiting
 
 
 @extend_schema_field(OpenApiTypes.STR)
@@ -60,6 +61,9 @@ class LostInput(Input):
 class LostSerializer(serializers.Serializer[Any]):
     revocation = RevocationSerializer()
     device = DeviceSerializer(allow_null=True)
+    waits_for_address = serializers.ListField(
+        child=serializers.CharField(), help_text="The names of servers that have no address free for the device yet."
+    )
 
 
 class MayBeOwner(BasePermission):
@@ -85,10 +89,12 @@ class LostDeviceViewSet(DeviceViewSet):
     @extend_schema(request=LostInput, responses={201: LostSerializer})
     @action(detail=True, methods=["post"], filterset_class=None, permission_classes=[MayBeOwner])
     def lost(self, request: Request, pk: str) -> Response:
-        """Revokes the key everywhere; `public_key` is that of the device that takes its place."""
+        """Revokes the key everywhere; `public_key` is that of the device that takes its place. Where a pool is full
+        that one waits; the key is dead all the same."""
         row, new = report_lost(actor=self.actor, device=self._reachable(pk), **self.given(LostInput))
         device = None if new is None else self.get_serializer(new).data
-        return Response({"revocation": _shown(request, row), "device": device}, 201)
+        waits = seen_waiting([new], self.actor).get(new.pk, []) if new else []
+        return Response({"revocation": _shown(request, row), "device": device, "waits_for_address": waits}, 201)
 
     def _reachable(self, pk: str) -> Device:
         rows = self.get_queryset() | own_devices(self.request.user)

@@ -9,12 +9,14 @@ from django.utils import timezone
 from audit.models import Event
 from audit.services import SYSTEM
 from fleet.models import Environment, Placement, Server
-from fleet.services import change_environment
+from fleet.services import change_environment, change_server
 from peers import due
 from peers.due import begin_grants, renew_windows, settle_due, settle_placements, settle_strays
 from peers.entitlement import monday
 from peers.granting import grant_access
-from peers.models import Device, Grant, Peer
+from peers.models import Device, Grant, Peer, SweepMark
+from peers.revocation import revoke_devices
+from peers.windows import BadHours
 from tests.build import make_device, make_grant, make_person, make_server
 
 pytestmark = pytest.mark.django_db
@@ -77,9 +79,7 @@ def test_what_acts_missed_is_found_and_made_right(device: Device, monkeypatch: p
     server = Server.objects.get()
     Grant.objects.create(person=others[0].person, server=server, begun_at=timezone.now(), reason="x", granted_by="x")
     Grant.objects.filter(person=device.person).update(ended_at=timezone.now())
-    now = timezone.now()
-    for turn in range(4):
-        monkeypatch.setattr(timezone, "now", lambda turn=turn: now + dt.timedelta(seconds=15 * turn))
+    for _ in range(4):
         settle_strays()
     monkeypatch.undo()
     assert set(Peer.objects.filter(ended_at=None).values_list("device", flat=True)) == {others[0].pk}
@@ -88,6 +88,85 @@ def test_what_acts_missed_is_found_and_made_right(device: Device, monkeypatch: p
     count = Event.objects.count()
     settle_due()
     assert Event.objects.count() == count
+
+
+def strays(monkeypatch: pytest.MonkeyPatch, count: int) -> list[Device]:
+    """Devices that have a right and no peer, as no act has left them; a sweep looks at two at once."""
+    monkeypatch.setattr(due, "LOOKED_AT", 2)
+    devices = [make_device(make_person(f"Person {number}")) for number in range(count)]
+    for device in devices:
+        right = {"server": Server.objects.get(), "begun_at": timezone.now(), "reason": "x", "granted_by": "x"}
+        Grant.objects.create(person=device.person, **right)
+    return devices
+
+
+@pytest.mark.parametrize("seconds", [0, 7, 15, 60, 61])
+def test_every_part_is_looked_at_however_far_apart_the_sweeps_are(
+    seconds: int, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many sweeps as there are parts are enough, wherever the first of them begins."""
+    Grant.objects.all().update(ended_at=timezone.now())
+    settle_strays()
+    devices = strays(monkeypatch, 7)
+    settle_strays()
+    Peer.objects.all().delete()
+    now = timezone.now()
+    for turn in range(8 // 2 + 1):
+        monkeypatch.setattr(timezone, "now", lambda turn=turn: now + dt.timedelta(seconds=seconds * turn))
+        settle_strays()
+    assert set(Peer.objects.filter(ended_at=None).values_list("device", flat=True)) == {one.pk for one in devices}
+
+
+def test_devices_that_come_and_go_hide_no_other(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sweep one device more, and one less of those that were looked at."""
+    devices = strays(monkeypatch, 6)
+    for number in range(6):
+        revoke_devices(
+            actor=SYSTEM, devices=[devices[number] if number < 2 else make_device(make_person())], reason="x"
+        )
+        strays(monkeypatch, 1)
+        settle_strays()
+    issued = set(Peer.objects.filter(ended_at=None).values_list("device", flat=True))
+    assert {one.pk for one in devices[2:]} <= issued
+
+
+def test_a_part_that_cannot_be_read_stops_no_other_and_is_read_again(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = strays(monkeypatch, 5)
+    Grant.objects.filter(person=device.person).update(hours="now and then")
+    seen = []
+    for _ in range(8):
+        try:
+            settle_strays()
+            seen.append("looked")
+        except BadHours:
+            seen.append("fault")
+    assert seen == ["fault", "looked", "looked", "looked", "fault", "looked", "looked", "looked"]
+    assert set(Peer.objects.exclude(device=device).values_list("device", flat=True)) == {one.pk for one in devices[1:]}
+    Grant.objects.filter(person=device.person).update(hours=OFFICE)
+    settle_strays()
+    assert Peer.objects.filter(device=devices[0]).count() == 1
+
+
+def test_a_part_holds_no_more_peers_than_are_looked_at_at_once(
+    device: Device, staging: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Devices are on many servers or on one: a sweep takes as long for both."""
+    monkeypatch.setattr(due, "LOOKED_AT", 2)
+    for _ in range(2):
+        grant_access(actor=SYSTEM, person=device.person, server=make_server(staging), reason="x")
+    others = [make_device(make_person(name)) for name in ("Dave", "Erin")]
+    marks = []
+    for _ in range(4):
+        settle_strays()
+        marks.append(SweepMark.objects.get().seen)
+    assert marks == [device.pk, others[1].pk, 0, device.pk]
+
+
+def test_where_all_are_looked_at_each_time_nothing_is_written(device: Device) -> None:
+    settle_strays(), settle_strays()
+    assert not SweepMark.objects.exists()
 
 
 def test_a_pool_that_is_too_small_holds_up_nothing_else(staging: Environment) -> None:
@@ -100,8 +179,11 @@ def test_a_pool_that_is_too_small_holds_up_nothing_else(staging: Environment) ->
     Grant.objects.update(begins_at=timezone.now())
     full = begin_grants()
     assert (set(full), Peer.objects.filter(server=wide).count()) == ({small.pk}, 3)
-    assert Grant.objects.filter(begun_at=None, server=wide).count() == 0
-    assert Grant.objects.filter(begun_at=None, server=small).exists()
+    assert (Peer.objects.filter(server=small).count(), Grant.objects.filter(begun_at=None).count()) == (1, 0)
+    assert list(settle_strays()) == [small.pk]
+    change_server(actor=SYSTEM, server=small, ipv4_pool="10.9.9.0/24", reason="widened")
+    assert settle_strays() == {}
+    assert Peer.objects.filter(server=small, ended_at=None).count() == 3
 
 
 def test_a_grant_that_ended_before_it_began_gives_nothing(device: Device, staging: Environment) -> None:

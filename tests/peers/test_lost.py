@@ -1,18 +1,26 @@
 """A lost device: dead everywhere by one act, of an operator or of the person whose it is."""
 
+from pathlib import Path
+
 import pytest
+from django.conf import settings
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.utils import timezone
 
 from audit.services import SYSTEM
-from fleet.models import Environment, User
+from fleet.models import AddressRange, Environment, Role, Server, User
+from fleet.services import add_user, give_role
+from peers.due import settle_strays
 from peers.leaving import offboard
 from peers.lost import report_lost
 from peers.models import Device, Peer, PeerStatus, Person
+from peers.reserving import release_addresses, reserve_addresses
 from peers.suspending import suspend
+from peers.waiting import seen_waiting, where_waiting
 from tests.build import make_device, make_grant, make_person, make_server, new_public_key
 from tests.doors import browser, rows, script
 from tests.peers.test_admin_access import at, errors_of
+from tests.worlds import fill_up
 
 pytestmark = pytest.mark.django_db
 
@@ -99,6 +107,90 @@ def test_an_operator_reports_it_in_two_steps_and_lands_where_the_proof_is(device
     assert (answer["Location"], new.name) == (at("peers_device_change", new.pk), "phone")
     other = browser(bob).post(at("peers_device_lost", new.pk), {"_answered": "1", "reason": ""})
     assert "/revocation/" in other["Location"]
+
+
+@pytest.fixture
+def full(device: Device) -> Server:
+    """One of the servers that Charlie's laptop is on: the last address of it is the laptop's."""
+    server = Server.objects.order_by("pk")[0]
+    rows = AddressRange.objects.filter(server=server, kind=AddressRange.Kind.SERVER)
+    assert rows.count() == 2
+    reserve_addresses(
+        actor=SYSTEM, server=server, addresses=f"{server.pool4[3]}-{server.pool4[-2]}", reason="all that is left"
+    )
+    return server
+
+
+def test_a_full_pool_holds_up_no_revocation(device: Device, full: Server, charlie: User, bob: User) -> None:
+    """D3: nothing holds up a revocation. The next device has its peers where there is room, and waits elsewhere."""
+    row, new = report_lost(actor=charlie, device=device, public_key=new_public_key())
+    assert new is not None
+    assert not Peer.objects.filter(device=device, ended_at=None).exists()
+    assert (row.tombstones.count(), row.receipts.count()) == (1, 2)
+    (peer,) = Peer.objects.filter(device=new)
+    assert (peer.server != full, where_waiting([new])) == (True, {new.pk: [full]})
+    assert list(settle_strays()) == [full.pk]
+    reservation = AddressRange.objects.get(kind=AddressRange.Kind.RESERVED)
+    release_addresses(actor=SYSTEM, reservation=reservation, reason="needed")
+    AddressRange.objects.filter(pk=reservation.pk).update(released_at=timezone.now())
+    assert settle_strays() == {}
+    assert set(Peer.objects.filter(device=new, ended_at=None).values_list("server", flat=True)) == {
+        full.pk,
+        peer.server_id,
+    }
+
+
+@pytest.mark.parametrize("what", ["keyring", "database"])
+def test_whatever_stands_against_the_next_device_the_lost_one_is_dead(
+    what: str, own_keyrings: Path, device: Device, charlie: User
+) -> None:
+    """D3: nothing that the next one needs is asked before the key is dead: no keyring, and no room for its rows."""
+    kept = settings.KEYRING_PEERS.with_name("kept")
+    if what == "keyring":
+        settings.KEYRING_PEERS.rename(kept)
+    else:
+        fill_up("peers_peer")
+    row, new = report_lost(actor=charlie, device=device, public_key=new_public_key())
+    assert new is not None
+    assert (row.tombstones.count(), Peer.objects.filter(device=device, ended_at=None).count()) == (1, 0)
+    assert (len(where_waiting([new])[new.pk]), Peer.objects.filter(device=new).count()) == (2, 0)
+    if what == "keyring":
+        kept.rename(settings.KEYRING_PEERS)
+        settle_strays()
+        assert Peer.objects.filter(device=new, ended_at=None).count() == 2
+
+
+def test_every_door_says_that_the_key_is_dead_and_where_the_next_one_waits(
+    device: Device, full: Server, charlie: User, bob: User
+) -> None:
+    lost = {"public_key": new_public_key(), "name": "phone"}
+    code, body = script(charlie).post(f"devices/{device.pk}/lost", **lost)
+    assert (code, body["revocation"]["state"], body["waits_for_address"]) == (201, "pending", [full.name])
+    mine = browser(charlie).get(at("peers_device_mine")).content.decode()
+    assert ("being revoked" in mine, f"waits for an address on {full.name}" in mine) == (True, True)
+    phone, page = Device.objects.get(name="phone"), browser(bob)
+    told = f"aits for an address on {full.name}"
+    assert told in page.get(at("peers_device_change", phone.pk)).content.decode()
+    assert told not in page.get(at("peers_device_change", device.pk)).content.decode()
+    answer = page.post(
+        at("peers_device_lost", phone.pk), {"_answered": "1", "public_key": new_public_key(), "name": "tablet"}
+    )
+    shown = page.get(answer["Location"]).content.decode()
+    assert "The key of Charlie&#x27;s phone is revoked." in shown
+    assert f"Charlie&#x27;s tablet waits for an address on {full.name}" in shown
+    other = make_device(make_person("Dave"))
+    code, body = script(bob).post(f"devices/{other.pk}/lost", public_key=new_public_key())
+    assert (code, body["waits_for_address"]) == (201, [])
+
+
+def test_who_does_not_see_a_server_is_not_told_of_it(device: Device, full: Server, production: Environment) -> None:
+    """B3."""
+    new = report_lost(actor=SYSTEM, device=device, public_key=new_public_key())[1]
+    assert new is not None
+    user = add_user(actor=SYSTEM, username="dora", email="", password=None, is_superuser=False)
+    give_role(actor=SYSTEM, user=user, name=Role.Name.OPERATOR, environment=production)
+    assert seen_waiting([new], user) == {}
+    assert seen_waiting([new], User.objects.get(username="charlie")) == {new.pk: [full.name]}
 
 
 @pytest.mark.parametrize("kept", ["device", "peer", "machine"])
