@@ -3,7 +3,7 @@
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from zoneinfo import ZoneInfo
 
@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from audit.services import SYSTEM, act, cut
 from audit.verbs import Verb
+from fleet.attempts import do_all
 from fleet.models import Environment
 from fleet.post import MaybeSent, Post, can_mail, trouble_of
 from peers.models import ExpiryWarning, Peer, Person
@@ -73,27 +74,39 @@ def mail_warnings() -> int:
     """One mail to each person, of all that is due. How many were taken by the mail server."""
     if not can_mail():
         return 0
-    sent = 0
+    sent: list[bool] = []
     people = set(warnings_to_mail(timezone.now()).values_list("peer__device__person", flat=True))
-    for person in Person.objects.filter(pk__in=people).order_by("pk"):
-        try:
-            with Post() as post:
-                sent += _mail(person, post)
-        except OSError as error:
-            # Nobody can be reached: nothing was claimed, and all of it waits.
-            _put_off(warnings_to_mail(timezone.now()), error)
-            break
-    return sent
+    do_all(partial(_reach, person, sent) for person in Person.objects.filter(pk__in=people).order_by("pk"))
+    return sum(sent)
+
+
+def _reach(person: Person, sent: list[bool]) -> None:
+    if not _due_of(person).exists():
+        return  # put off, as nobody could be reached a moment ago
+    try:
+        with Post() as post:
+            sent.append(_mail(person, post))
+    except OSError as error:
+        # Nobody can be reached: nothing was claimed, and all of it waits.
+        _put_off(warnings_to_mail(timezone.now()), error)
+
+
+def _due_of(person: Person) -> QuerySet[ExpiryWarning]:
+    return warnings_to_mail(timezone.now()).filter(peer__device__person=person)
 
 
 def _mail(person: Person, post: Post) -> bool:
     """The claim is committed before a byte is sent: who dies in between told nobody, and none twice."""
-    claimed = _claim(person)
+    try:
+        claimed, body = _claim(person)
+    except Exception as error:  # it cannot be written: nothing was claimed, and the page says so
+        _put_off(_due_of(person), error)
+        raise
     if not claimed:
         return False
     rows = ExpiryWarning.objects.filter(pk__in=[warning.pk for warning in claimed])
     try:
-        post.send(to=person.email, subject="Your VPN access ends soon", body=body_of(person, claimed))
+        post.send(to=person.email, subject="Your VPN access ends soon", body=body)
     except MaybeSent:
         rows.update(trouble="The line broke while it was mailed: nobody knows whether it arrived.")
         return False
@@ -104,14 +117,17 @@ def _mail(person: Person, post: Post) -> bool:
     return True
 
 
-def _claim(person: Person) -> list[ExpiryWarning]:
+def _claim(person: Person) -> tuple[list[ExpiryWarning], str]:
+    """What is to be told now, and the mail: written first, so that nothing is claimed for one that cannot be."""
     with transaction.atomic():
-        due = warnings_to_mail(timezone.now()).filter(peer__device__person=person)
-        locked = due.select_for_update(of=("self",)).select_related("peer__device", "peer__server__environment")
+        locked = (
+            _due_of(person).select_for_update(of=("self",)).select_related("peer__device", "peer__server__environment")
+        )
         claimed = list(locked.order_by("expires_at", "peer__server__name", "peer__device__name"))
+        body = body_of(person, claimed)
         values = {"next_try_at": None, "mailed_to": person.email, "trouble": ""}
         ExpiryWarning.objects.filter(pk__in=[row.pk for row in claimed]).update(**values)
-    return claimed
+    return claimed, body
 
 
 def _record_mailed(person: Person, claimed: Sequence[ExpiryWarning], rows: QuerySet[ExpiryWarning]) -> None:

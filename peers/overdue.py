@@ -42,13 +42,14 @@ def mail_overdue() -> int:
     late = Receipt.objects.filter(PENDING, overdue_at__isnull=False, mailed_at=None)
     with transaction.atomic():
         found = list(late.select_for_update(of=("self",)).select_related("server", "revocation").order_by("pk"))
+        # Before the claim: one that cannot be written is claimed by nobody.
+        body = render_to_string("mail/overdue.txt", {"receipts": found, "url": settings.CONSOLE_URL})
         rows = Receipt.objects.filter(pk__in=[one.pk for one in found])
         rows.update(mailed_at=timezone.now())
-    return _send(list(people), found) if found else 0
+    return _send(list(people), found, body) if found else 0
 
 
-def _send(people: list[str], late: list[Receipt]) -> int:
-    body = render_to_string("mail/overdue.txt", {"receipts": late, "url": settings.CONSOLE_URL})
+def _send(people: list[str], late: list[Receipt], body: str) -> int:
     servers = {one.server_id for one in late}
     subject = f"A revocation is pending on {len(servers)} server{'' if len(servers) == 1 else 's'} for over 5 minutes"
     sent = 0

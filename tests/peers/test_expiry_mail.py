@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from django.conf import settings as real_settings
@@ -14,10 +14,13 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from audit.models import Event
+from audit.services import SYSTEM
 from fleet import post
 from fleet.models import Environment
+from peers import expiry
 from peers.expiry import mail_warnings, warn_of_ends, warnings_to_mail
 from peers.models import Device, ExpiryWarning, Grant, Peer, Person
+from peers.prolonging import prolong_grants
 from tests.build import make_device, make_grant, make_person, make_server
 from tests.lab.waiting import wait_for
 from tests.postbox import MailServer, drip, line_server, mail_server, point_mail_to, say_nothing
@@ -259,6 +262,51 @@ def test_an_address_that_is_none_holds_up_nobody_else(staging: Environment, serv
     assert run() == 1
     assert server.box.addresses == ["ben@example.com"]
     assert sorted(told()) == ["No mail could be sent (ValueError).", "mailed to ben@example.com"]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_mail_that_cannot_be_written_is_not_claimed_and_holds_up_nobody_else(
+    is_first: bool, staging: Environment, server: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes out once it can be: nothing is lost between the claim and the text."""
+    make_server(staging)
+    first, second = person_with(staging, "ann@example.com"), person_with(staging, "ben@example.com")
+    broken, other = (first, "ben@example.com") if is_first else (second, "ann@example.com")
+    write = expiry.body_of
+
+    def write_some(person: Person, warnings: Sequence[ExpiryWarning]) -> str:
+        if person == broken:
+            raise LookupError("no such template")
+        return write(person, warnings)
+
+    monkeypatch.setattr(expiry, "body_of", write_some)
+    with pytest.raises(LookupError, match="no such template"):
+        run()
+    assert server.box.addresses == [other]
+    waiting = ExpiryWarning.objects.get(mailed_at=None)
+    assert (waiting.told, waiting.mailed_to) == ("No mail could be sent (LookupError).", "")
+    monkeypatch.setattr(expiry, "body_of", write)
+    later(1)
+    assert (run(), run()) == (1, 0)
+    assert server.box.addresses == ["ann@example.com", "ben@example.com"]
+
+
+def test_who_is_given_another_end_is_mailed_of_that_one_once(staging: Environment, server: MailServer) -> None:
+    """Whether the old one was mailed or not."""
+    make_server(staging)
+    _, ben = person_with(staging, "ann@example.com"), person_with(staging, "ben@example.com")
+    warn_of_ends()
+    Person.objects.filter(pk=ben.pk).update(email="")
+    assert mail_warnings() == 1
+    Person.objects.filter(pk=ben.pk).update(email="ben@example.com")
+    later_end = timezone.now() + 30 * DAY
+    prolong_grants(actor=SYSTEM, grants=list(Grant.objects.all()), until=later_end, reason="longer")
+    assert run() == 0
+    sooner = timezone.now() + 2 * DAY
+    prolong_grants(actor=SYSTEM, grants=list(Grant.objects.filter(ended_at=None)), until=sooner, reason="shorter")
+    assert (run(), run()) == (2, 0)
+    assert server.box.addresses == ["ann@example.com", "ann@example.com", "ben@example.com"]
+    assert f"{sooner:%Y-%m-%d %H:%M} UTC" in server.box.texts[-1]
 
 
 def test_a_silent_mail_server_is_given_up_and_claims_nothing(staging: Environment, settings: Settings) -> None:
