@@ -149,7 +149,7 @@ def test_whatever_stands_against_the_next_device_the_lost_one_is_dead(
     if what == "keyring":
         settings.KEYRING_PEERS.rename(kept)
     else:
-        fill_up("peers_peer")
+        fill_up("peers_peerstatus")
     row, new = report_lost(actor=charlie, device=device, public_key=new_public_key())
     assert new is not None
     assert (row.tombstones.count(), Peer.objects.filter(device=device, ended_at=None).count()) == (1, 0)

@@ -90,14 +90,15 @@ def test_only_operators_of_the_place_may(
     stranger, reader = script(charlie), script(bob, scope="read")
     assert stranger.post(path, **asked)[0] == 403
     give_role(actor=SYSTEM, user=charlie, name=Role.Name.OPERATOR, environment=production)
+    client = browser(charlie)
     before = rows()
     assert stranger.post(path, **asked)[0] == (403 if kind == "membership" else 404)
     assert reader.post(path, **asked)[0] == 403
-    answer = browser(charlie).post(button, {**WHY, **when(LATER)})
+    answer = client.post(button, {**WHY, **when(LATER)})
     assert answer.status_code == (200 if kind == "membership" else 404)
     assert rows() == before
     give_role(actor=SYSTEM, user=charlie, name=Role.Name.HELPDESK, environment=Environment.objects.get(name="staging"))
-    assert button not in browser(charlie).get(page).content.decode()
+    assert button not in client.get(page).content.decode()
     assert button in browser(bob).get(page).content.decode()
 
 

@@ -1,5 +1,6 @@
 """Acts that meet: the second waits for the first, and then judges by what holds now."""
 
+import datetime as dt
 import itertools
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,7 @@ from peers.granting import end_grants, grant_access, lock_teams
 from peers.leaving import offboard
 from peers.models import Device, Grant, Membership, Peer, Person, Revocation, Team
 from peers.moving import let_moved_in, move_grant
+from peers.prolonging import prolong_grants, prolong_memberships
 from peers.revocation import revoke_devices
 from peers.services import register_device
 from peers.settle import lock_devices, lock_keys
@@ -252,3 +254,31 @@ def test_who_is_suspended_on_servers_that_others_lock_waits_in_no_circle(server:
     )
     assert refused is None
     assert [desired_state(pk).content.peers for pk in (server.pk, other.pk)] == [{}, {}]
+
+
+@pytest.mark.parametrize("is_changed_first", [True, False])
+def test_a_right_that_ends_while_it_is_given_another_end_is_judged_by_who_came_first(
+    is_changed_first: bool, server: Server
+) -> None:
+    """Whoever comes second is told, and nobody stays by a row that has ended; to leave for good is never too late."""
+    ann, ben, eve = map(with_device, ("Ann", "Ben", "Eve"))
+    team, _ = held_team(server)
+    members = join_team(actor=SYSTEM, team=team, people=[ann, eve])
+    grant = grant_access(actor=SYSTEM, person=ben, server=server, reason="x")
+    longer = {"until": timezone.now() + dt.timedelta(days=30), "reason": "x"}
+    pairs: list[tuple[Act, Act]] = [
+        (
+            later(prolong_memberships, memberships=members[:1], **longer),
+            later(leave_team, memberships=members[:1], reason="x"),
+        ),
+        (later(prolong_grants, grants=[grant], **longer), later(end_grants, grants=[grant], reason="x")),
+        (later(prolong_memberships, memberships=members[1:], **longer), later(offboard, people=[eve], reason="x")),
+    ]
+    refused = [overtake(*(pair if is_changed_first else pair[::-1]))[1] for pair in pairs]
+    assert [type(error) for error in refused] == [
+        ValidationError,
+        ValidationError,
+        type(None) if is_changed_first else ValidationError,
+    ]
+    assert live() == (["Ann", "Ben"] if is_changed_first else [])
+    assert Membership.objects.filter(ended_at=None).count() == (1 if is_changed_first else 0)
