@@ -10,7 +10,8 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
-from hypothesis.stateful import RuleBasedStateMachine
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from audit.models import Event
 from audit.services import SYSTEM
@@ -119,6 +120,18 @@ class Rig(RuleBasedStateMachine):
 
     def lasting(self) -> list[Membership | Grant]:
         return [*self.world.open_memberships(), *self.world.open_grants()]
+
+    @rule(number=st.integers(0, 23), hours=st.sampled_from([None, 1, 24, 1000]))
+    @precondition(lambda self: self.lasting())
+    def prolong(self, number: int, hours: int | None) -> None:
+        """Another end, later or earlier: nobody comes or goes by it."""
+        one, until = self.lasting()[number % len(self.lasting())], self.until(hours)
+        if until is None and self.needs_end(one):
+            with self.refused():
+                self.other_end(one, until)
+            return
+        with self.acts(f"{type(one).__name__.lower()}.set_end"):
+            one.pk, one.until = self.other_end(one, until), until
 
     def needs_end(self, one: Membership | Grant) -> bool:
         holder = one.person if isinstance(one, Membership) else one.holder

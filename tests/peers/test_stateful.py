@@ -173,18 +173,6 @@ class Access(Rig):
             one.is_over = True
             self.world.follow()
 
-    @rule(number=ANY, hours=LATER)
-    @precondition(lambda self: self.lasting())
-    def prolong(self, number: int, hours: int | None) -> None:
-        one, until = pick(self.lasting(), number), self.until(hours)
-        if until is None and self.needs_end(one):
-            with self.refused():
-                self.other_end(one, until)
-            return
-        with self.acts(f"{type(one).__name__.lower()}.set_end"):
-            one.pk, one.until = self.other_end(one, until), until
-            self.world.follow()
-
     @rule(number=ANY, to=ANY)
     @precondition(lambda self: any(isinstance(one.place, Server) for one in self.world.open_grants()))
     def move(self, number: int, to: int) -> None:
