@@ -72,9 +72,10 @@ def _preshared_key(keys: Opener, sealed: str, pk: UUID) -> str:
 def _shut(server_id: int) -> tuple[Removal, ...]:
     """Live peers that are kept out: suspended, shut at the machine and not decided on yet, or not moved in yet."""
     suspended = kept_out(server_id)
-    # Who was shut out at the machine does not come in by a new key either.
-    line = Q(peer=OuterRef("pk")) | Q(peer=OuterRef("replaces")) | Q(peer=OuterRef("replaces__replaces"))
-    others = Exists(ReviewItem.objects.filter(line, decided_at=None)) | Q(waits_for__isnull=False)
+    # Who was shut out at the machine comes in neither by a new key nor by access that ended and was given anew.
+    shut = ReviewItem.objects.filter(server=server_id, decided_at=None).values("peer__device")
+    line = Q(device__in=shut) | Q(device__replaces__in=shut) | Q(device__replaces__replaces__in=shut)
+    others = line | Q(waits_for__isnull=False)
     rows = Peer.objects.filter(Q(pk__in=suspended) | others, server=server_id, ended_at=None)
     found = []
     for pk, key, shut_at in rows.values_list("pk", "device__public_key", "status__shut_at"):

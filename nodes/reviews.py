@@ -38,16 +38,25 @@ def open_review(*, actor: AtMachine, server: Server, entry: Entry, reason: str) 
 
 
 def hand_on_reviews(actor: Actor = SYSTEM) -> None:
-    """Where a key that was replaced has died, what waited for a person about its peer waits about the new key's now."""
+    """What waited for a person about a peer that ended waits about the one that came after it there: of the same
+    device, whose access came back, or of the key that replaced it."""
     waiting = ReviewItem.objects.filter(decided_at=None).exclude(peer__ended_at=None)
-    told = ReviewItem.objects.filter(decided_at=None).values("peer")  # a new key that waits for a person by itself
     for item in waiting.select_related("peer__device__person", "peer__server", "server__environment"):
-        heir = Peer.objects.filter(replaces=item.peer, ended_at=None).exclude(pk__in=told).first()
-        if heir is not None:
-            with act(Verb.REVIEW_ADD, actor=actor, reason="its key was replaced") as this:
+        heir = _after(item.peer)
+        # A new peer that waits for a person by itself is told of already.
+        if heir is not None and not ReviewItem.objects.filter(decided_at=None, peer=heir).exists():
+            why = "its access came back" if heir.device_id == item.peer.device_id else "its key was replaced"
+            with act(Verb.REVIEW_ADD, actor=actor, reason=why) as this:
                 ReviewItem.objects.filter(pk=item.pk, decided_at=None).update(peer=heir)
                 changes = {item.what: [str(item.peer), str(heir)]}
                 this.on(item, changes=changes, environment=item.server.environment.name)
+
+
+def _after(peer: Peer) -> Peer | None:
+    """The live one in its place: a device comes before its heir."""
+    live = Peer.objects.filter(server=peer.server_id, ended_at=None).order_by("device")
+    old = peer.device_id
+    return live.filter(Q(device=old) | Q(device__replaces=old) | Q(device__replaces__replaces=old)).first()
 
 
 def decide_review(*, actor: Actor, item: ReviewItem, decision: str, reason: str) -> ReviewItem:

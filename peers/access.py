@@ -59,6 +59,7 @@ def visible_memberships(user: object) -> QuerySet[Membership]:
 def visible_suspensions(user: object) -> QuerySet[Suspension]:
     """Of people and devices all, to anybody with a role; of peers those on servers that the user sees."""
     rows = Suspension.objects.select_related("person", "device__person", "peer__device__person", "peer__server")
+    rows = rows.select_related("origin")
     scope = scope_of(user)
     if scope.is_empty:
         return rows.none()

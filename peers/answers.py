@@ -160,7 +160,7 @@ def _requests(found: Dossier) -> list[Line]:
 
 def _suspensions(found: Dossier) -> list[Line]:
     names = "what", "since", "by", "reason"
-    rows = ((str(one.target), one.began_at, one.suspended_by, one.reason) for one in found.suspensions)
+    rows = ((str(one.target), one.since, one.suspended_by, one.reason) for one in found.suspensions)
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 

@@ -107,7 +107,7 @@ def _suspensions(user: object, person: Person) -> QuerySet[Suspension]:
     """Of the person, their devices, and those of their peers that the user sees."""
     peers = visible_peers(user).filter(device__person=person).values("pk")
     rows = Suspension.objects.filter(Q(person=person) | Q(device__person=person) | Q(peer__in=peers))
-    return rows.select_related("person", "device__person", "peer__device__person", "peer__server")
+    return rows.select_related("person", "device__person", "peer__device__person", "peer__server", "origin")
 
 
 def _of_peers(peers: Iterable[Peer]) -> Iterator[Step]:
@@ -125,8 +125,9 @@ def _of_peers(peers: Iterable[Peer]) -> Iterator[Step]:
 
 def _of_suspensions(rows: Iterable[Suspension]) -> Iterator[Step]:
     for one in rows:
-        yield Step(one.began_at, "suspended", str(one.target), "", one.suspended_by, one.reason)
-        if one.ended_at:
+        what = "still suspended" if one.origin_id else "suspended"
+        yield Step(one.began_at, what, str(one.target), "", one.suspended_by, one.reason)
+        if one.ended_at and one.ended_by:
             yield Step(one.ended_at, "resumed", str(one.target), "", one.ended_by)
 
 

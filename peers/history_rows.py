@@ -233,13 +233,13 @@ class Suspended:
         """By whom, since when and why it is kept out; empty where it is not."""
         keys = [("person", row.person.pk), ("device", row.device and row.device.pk), ("peer", row.peer and row.peer.pk)]
         one = next((self.rows[key] for key in keys if key in self.rows), None)
-        return f"by {one.suspended_by} since {_moment(one.began_at)}: {one.reason}" if one else ""
+        return f"by {one.suspended_by} since {_moment(one.since)}: {one.reason}" if one else ""
 
 
 def _suspended(at: dt.datetime, people: Iterable[int], devices: Iterable[int], peers: Iterable[Peer]) -> Suspended:
     one_of = Q(person__in=list(people)) | Q(device__in=list(devices)) | Q(peer__in=[peer.pk for peer in peers])
     found = {}
-    for one in Suspension.objects.filter(one_of, lasted(at)):
+    for one in Suspension.objects.filter(one_of, lasted(at)).select_related("origin"):
         kind, pk = next((name, getattr(one, f"{name}_id")) for name in KINDS if getattr(one, f"{name}_id") is not None)
         found[kind, pk] = one
     return Suspended(found)

@@ -11,6 +11,7 @@ from fleet.models import Server
 from peers.entitlement import Spot, Terms
 from peers.keys import new_preshared_key
 from peers.models import Device, Peer, PeerStatus, StaticAddress
+from peers.staying_out import keep_out
 
 
 def issue_peers(
@@ -81,7 +82,7 @@ def _own_addresses(by_server: Mapping[int, Sequence[Peer]]) -> dict[Spot, tuple[
 
 
 def save_peers(peers: Sequence[Peer]) -> None:
-    """With a new preshared key each."""
+    """With a new preshared key each; whom somebody keeps out there stays out."""
     if not peers:
         return
     sealing = sealer(PRESHARED_KEYS)
@@ -89,3 +90,4 @@ def save_peers(peers: Sequence[Peer]) -> None:
         peer.preshared_key = sealing.seal(new_preshared_key(), peer.pk)
     Peer.objects.bulk_create(peers)
     PeerStatus.objects.bulk_create(PeerStatus(peer=peer) for peer in peers)
+    keep_out(peers)

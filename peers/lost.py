@@ -14,6 +14,7 @@ from peers.models import Device, Peer, Person, Revocation, Suspension
 from peers.revocation import carry_out, require_revoker
 from peers.services import require_registrar, save_device, who_stay
 from peers.settle import Ending, lock_keys, settle_where_room
+from peers.states import OPEN_REVIEW
 from peers.waiting import where_waiting
 
 
@@ -60,10 +61,10 @@ def _issue(actor: Actor, new: Device, lost: Device) -> None:
 
 def _refuse_kept_out(device: Device) -> None:
     """Who keeps a device out keeps out what its owner puts in its place: an operator decides about another one."""
-    live = Peer.objects.filter(device=device, ended_at=None)
-    is_suspended = Suspension.objects.filter(Q(device=device) | Q(peer__in=live), ended_at=None).exists()
+    is_suspended = Suspension.objects.filter(Q(device=device) | Q(peer__device=device), ended_at=None).exists()
     # Also where it was shut at the machine itself, and nobody has decided yet.
-    if is_suspended or live.filter(status__shut_at__isnull=False, waits_for=None).exists():
+    shut = Q(status__shut_at__isnull=False, waits_for=None, ended_at=None) | OPEN_REVIEW
+    if is_suspended or Peer.objects.filter(shut, device=device).exists():
         message = "This device is kept out: report it lost without another key, and ask an operator for a new one."
         raise ValidationError({"public_key": message})
 

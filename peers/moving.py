@@ -16,7 +16,8 @@ from peers.granting import lock_teams
 from peers.models import Grant, Peer, Suspension
 from peers.rights import grants_of, holders_of
 from peers.settle import Ending, lock_devices, settle
-from peers.states import OPEN_REVIEW
+from peers.states import shut_there
+from peers.staying_out import go_on
 
 
 def move_grant(*, actor: Actor, grant: Grant, server: Server, reason: str) -> Grant:
@@ -67,7 +68,7 @@ def _refuse_kept(people: Collection[int], old: Server) -> None:
 
 def _refuse_shut(old: Server, devices: Collection[int]) -> None:
     """Whom somebody shut out at the machine waits for a decision there: a move is none."""
-    if Peer.objects.filter(OPEN_REVIEW, server=old, device__in=devices, ended_at=None).exists():
+    if Peer.objects.filter(shut_there(), server=old, device__in=devices, ended_at=None).exists():
         raise ValidationError({"server": f"A peer on {old} was shut at its machine: decide its review item first."})
 
 
@@ -83,13 +84,15 @@ def _let_wait(old: Server, server: Server, this: Act, staying: Collection[int]) 
 
 
 def _keep_out(old: Server, server: Server, this: Act, staying: Collection[int]) -> None:
-    """Who was suspended on the old server alone is so on the new one, where they never were: a move lets nobody in."""
+    """Who was suspended on the old server alone is so on the new one too: a move lets nobody in. On the old one they
+    are kept out until somebody resumes them there, if they ever come back."""
     held = Suspension.objects.filter(peer__server=old, peer__ended_act=this.id, ended_at=None).select_related("peer")
     by_device = {one.peer.device_id: one for one in held.exclude(peer__device__in=staying) if one.peer}
-    for peer in Peer.objects.filter(server=server, device__in=by_device, ended_at=None).defer("preshared_key"):
-        one = by_device[peer.device_id]
-        same = {name: getattr(one, name) for name in ("reason", "suspended_by", "is_idle")}
-        Suspension.objects.create(peer=peer, began_act=this.id, **same)
+    came = Peer.objects.filter(server=server, device__in=by_device, ended_at=None).defer("preshared_key")
+    kept = Suspension.objects.filter(ended_at=None).exclude(peer=None).values("peer")  # by what held there before
+    Suspension.objects.bulk_create(
+        go_on(by_device[peer.device_id], peer, peer.issued_at) for peer in came.exclude(pk__in=kept)
+    )
 
 
 def let_in(*, actor: Actor, peer: Peer, reason: str) -> Peer:

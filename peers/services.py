@@ -118,9 +118,7 @@ def _check_replaced(device: Device) -> None:
         _refuse_replaced("This device is revoked already: register the new key without it.")
     elif other := old.replacements.filter(revoked_at=None).first():
         _refuse_replaced(f"{other} replaces it already, by the key {other.public_key}: revoke that one first.")
-    elif held := Suspension.objects.filter(
-        Q(device=old) | Q(peer__device=old, peer__ended_at=None), ended_at=None
-    ).first():
+    elif held := Suspension.objects.filter(Q(device=old) | Q(peer__device=old), ended_at=None).first():
         _refuse_replaced(f"There is a {held}: resume it first, or revoke this key.")
     elif is_waiting(old):
         _refuse_replaced("This key has not connected yet and replaces another one: revoke it, then replace that one.")

@@ -19,16 +19,25 @@ PEER_COLOURS = {
 
 
 def with_causes(peers: QuerySet[Peer]) -> QuerySet[Peer]:
-    """Peers with what keeps them out: `is_suspended`, and `is_shut_there` for what was done at their machine, under
-    this key or one that it replaces."""
+    """Peers with what keeps them out: `is_suspended`, and `is_shut_there` for what was done at their machine."""
     held = Suspension.objects.filter(ended_at=None)
-    line = Q(pk=OuterRef("pk")) | Q(pk=OuterRef("replaces")) | Q(pk=OuterRef("replaces__replaces"))
     return peers.annotate(
         is_suspended=Exists(held.filter(peer=OuterRef("pk")))
         | Exists(held.filter(device=OuterRef("device")))
         | Exists(held.filter(person=OuterRef("device__person"))),
-        is_shut_there=Exists(Peer.objects.filter(OPEN_REVIEW).filter(line)),
+        is_shut_there=shut_there(),
     ).select_related("waits_for__server", "server__status", "status", "device")
+
+
+def shut_there() -> Exists:
+    """Whether somebody shut a peer at its machine, or one before it there, of this key or one that this replaces; and
+    nobody has decided yet."""
+    line = (
+        Q(device=OuterRef("device"))
+        | Q(device=OuterRef("device__replaces"))
+        | Q(device=OuterRef("device__replaces__replaces"))
+    )
+    return Exists(Peer.objects.filter(line, OPEN_REVIEW, reviews__server=OuterRef("server")))
 
 
 def peer_state(peer: Any) -> str:
@@ -93,12 +102,16 @@ def membership_state(membership: Membership) -> str:
     return "over" if membership.until and membership.until <= timezone.now() else "open"
 
 
+DORMANT = "takes hold when access comes back"
+
+
 def suspension_state(suspension: Suspension) -> str:
-    """`over`: what it kept out is gone for ever, and nobody needs to resume it."""
+    """`over`: what it kept out is gone for ever, and nobody needs to resume it. `went on`: with another peer."""
     if suspension.ended_at:
-        return "ended"
-    target = suspension.target
-    over: tuple[dt.datetime | None, ...] = tuple(
-        getattr(target, name, None) for name in ("left_at", "revoked_at", "ended_at")
-    )
-    return "over" if any(over) else "open"
+        return "ended" if suspension.ended_by else "went on"
+    peer, target = suspension.peer, suspension.target
+    kept = peer.device if peer else target
+    over: tuple[dt.datetime | None, ...] = tuple(getattr(kept, name, None) for name in ("left_at", "revoked_at"))
+    if any(over):
+        return "over"
+    return DORMANT if peer and peer.ended_at else "open"

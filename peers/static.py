@@ -15,7 +15,7 @@ from fleet.pools import BadRange, from_hex, meet, parse_range, usable
 from peers.holders import free_left, refuse_taken, take_back
 from peers.inheriting import let_go
 from peers.issuing import save_peers
-from peers.models import Device, Peer, StaticAddress, Suspension
+from peers.models import Device, Peer, StaticAddress
 from peers.services import is_waiting
 from peers.settle import Ending, lock_devices, mark_ended
 
@@ -110,12 +110,10 @@ def _reissue(old: Peer, row: StaticAddress, this: Act) -> None:
 
 
 def _refuse_unsettled(peer: Peer) -> None:
-    """What holds for this one peer alone would be lost with it."""
+    """The new key would wait for the place of a peer that is gone."""
     if peer.device.replacements.filter(revoked_at=None).exists():
         message = "A new key is to take this one's place: wait until it has connected, or revoke it."
         raise ValidationError({"device": message})
-    if Suspension.objects.filter(peer=peer, ended_at=None).exists():
-        raise ValidationError({"device": f"{peer} is suspended: resume it, then give it its address."})
 
 
 def end_static_address(*, actor: Actor, static: StaticAddress, reason: str) -> StaticAddress:

@@ -53,8 +53,8 @@ def resume(*, actor: Actor, suspension: Suspension, reason: str) -> Suspension:
     target = suspension.target
     with act(Verb.RESUME, actor=actor, reason=reason) as this:
         peers = _lock_peers([target])
-        # Also where they have access later, or just lost it: a single peer's own server alone where it is of that.
-        elsewhere = set() if isinstance(target, Peer) else places_of([owner_of(target).pk])
+        # Also where they have access later, or just lost it: a single peer's own server, whether it is live or not.
+        elsewhere = {target.server.environment} if isinstance(target, Peer) else places_of([owner_of(target).pk])
         require_operator(actor, *_environments(peers), *elsewhere)
         _refuse_disabled(target)
         suspension.ended_at, suspension.ended_by = timezone.now(), str(actor)
@@ -62,7 +62,8 @@ def resume(*, actor: Actor, suspension: Suspension, reason: str) -> Suspension:
         if not Suspension.objects.filter(pk=suspension.pk, ended_at=None).update(**values):
             raise ValidationError("This suspension has ended already: look again.", code="taken")
         _mark_servers(peers)
-        this.on(target, changes={"suspended": [suspension.reason, ""]}, environment=_only(peers))
+        place = target.server.environment.name if isinstance(target, Peer) else _only(peers)
+        this.on(target, changes={"suspended": [suspension.reason, ""]}, environment=place)
     return suspension
 
 

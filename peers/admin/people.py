@@ -39,7 +39,7 @@ from peers.revocation import may_revoke, revoke_devices, revoke_person
 from peers.rights import open_memberships
 from peers.selectors import address_of
 from peers.services import is_waiting, may_register
-from peers.states import PEER_COLOURS, grant_state, membership_state, peer_state
+from peers.states import PEER_COLOURS, grant_state, membership_state, peer_state, suspension_state
 from peers.waiting import seen_waiting
 
 FOR_EVER = "Revoking is for ever: the key never comes back, on any server. To let somebody in again, issue a new key."
@@ -69,6 +69,7 @@ class PersonAdmin(SuspendingPages, LeavingPages, LinkedAdmin):
         memberships = visible_memberships(request.user).filter(person=obj)
         newest = memberships.order_by(F("ended_at").desc(nulls_first=True), "team__name")[:200]
         theirs = Q(person=obj) | Q(device__person=obj) | Q(peer__device__person=obj)
+        kept = visible_suspensions(request.user).filter(theirs, ended_at=None)
         return {
             "devices": visible_devices(request.user).filter(person=obj),
             "grants": [(grant, grant_state(grant)) for grant in shown],
@@ -76,7 +77,7 @@ class PersonAdmin(SuspendingPages, LeavingPages, LinkedAdmin):
             "peers": peer_rows(visible_peers(request.user).filter(device__person=obj), request.user),
             "ends": ends_of(visible_peers(request.user).filter(device__person=obj)),
             "revocations": revocations_of(request, obj),
-            "suspensions": visible_suspensions(request.user).filter(theirs, ended_at=None)[:200],
+            "suspensions": [(one, suspension_state(one)) for one in kept[:200]],
         }
 
     def idle(self, request: HttpRequest, row: Person) -> set[str]:

@@ -13,7 +13,7 @@ from fleet.admin import ConsoleAdmin, one, page_of
 from fleet.questions import ask
 from peers.access import visible_suspensions
 from peers.models import Suspension
-from peers.states import suspension_state
+from peers.states import DORMANT, suspension_state
 from peers.suspending import Target, resume, suspend
 
 KEPT = "Keys, addresses and grants stay. Nobody passes until you resume, once each server has confirmed it."
@@ -87,7 +87,7 @@ class SuspensionAdmin(ConsoleAdmin):
     list_display = ("whom", "kind", "state", "reason", "suspended_by", "is_idle", "began_at", "ended_at")
     list_filter = (Ended, "is_idle")
     search_fields = ("person__name", "device__name", "device__person__name", "peer__device__person__name", "reason")
-    fields = ("whom", "kind", "state", "reason", "suspended_by", "is_idle", "began_at", "ended_at", "ended_by")
+    fields = ("whom", "kind", "state", "reason", "suspended_by", "is_idle", "since", "began_at", "ended_at", "ended_by")
     readonly_fields = fields
     actions_detail = ("resume",)
 
@@ -98,7 +98,7 @@ class SuspensionAdmin(ConsoleAdmin):
         return (F("ended_at").desc(nulls_first=True), "-began_at")
 
     def idle(self, request: HttpRequest, row: Suspension) -> set[str]:
-        return set() if suspension_state(row) == "open" else {"resume"}
+        return set() if suspension_state(row) in {"open", DORMANT} else {"resume"}
 
     @display(description="who")
     def whom(self, row: Suspension) -> str:
@@ -109,7 +109,7 @@ class SuspensionAdmin(ConsoleAdmin):
         target: Model = row.target
         return str(target._meta.verbose_name)
 
-    @display(label={"open": "warning", "over": "", "ended": ""})
+    @display(label={"open": "warning", DORMANT: "info", "over": "", "went on": "", "ended": ""})
     def state(self, row: Suspension) -> str:
         return suspension_state(row)
 

@@ -22,12 +22,13 @@ from peers.states import suspension_state
 class SuspensionSerializer(serializers.ModelSerializer[Suspension]):
     target = serializers.CharField()
     state = serializers.SerializerMethodField()
+    since = serializers.DateTimeField(read_only=True)
 
     class Meta:
         model = Suspension
         fields = (
-            *("id", "person", "device", "peer", "target", "state", "reason", "began_at", "suspended_by", "is_idle"),
-            *("ended_at", "ended_by"),
+            *("id", "person", "device", "peer", "target", "state", "reason", "since", "began_at", "suspended_by"),
+            *("is_idle", "ended_at", "ended_by"),
         )
 
     def get_state(self, row: Suspension) -> str:

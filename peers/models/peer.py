@@ -104,7 +104,8 @@ class PeerStatus(models.Model):
 
 
 class Suspension(models.Model):
-    """The interval in which a Person, one Device or one Peer is kept out; keys and addresses stay theirs."""
+    """The interval in which a Person, one Device or one Peer is kept out; keys and addresses stay theirs. One of a Peer
+    means this device on this server: where the peer has ended, it goes on with the next one there."""
 
     person = models.ForeignKey(Person, models.PROTECT, null=True, blank=True, related_name="suspensions")
     device = models.ForeignKey(Device, models.PROTECT, null=True, blank=True, related_name="suspensions")
@@ -112,11 +113,21 @@ class Suspension(models.Model):
     reason = models.CharField(max_length=500, validators=[fields.one_line])
     began_at = models.DateTimeField(default=timezone.now, editable=False)
     began_act = models.UUIDField(editable=False, help_text="The Event that began it.")
+    origin = models.ForeignKey(
+        "self",
+        models.PROTECT,
+        null=True,
+        editable=False,
+        related_name="+",
+        help_text="The one that it goes on from, about another peer: that was decided then.",
+    )
     is_decided = models.BooleanField(default=True, help_text="A decision about this one person.")
     is_idle = models.BooleanField(default=False, help_text="By the Console, as nothing was heard of it.")
     suspended_by = models.CharField(max_length=254, editable=False)
     ended_at = models.DateTimeField(null=True, blank=True, editable=False)
-    ended_by = models.CharField(max_length=254, blank=True, default="", editable=False)
+    ended_by = models.CharField(
+        max_length=254, blank=True, default="", editable=False, help_text="Nobody where it goes on with another peer."
+    )
 
     class Meta:
         ordering = ["-began_at"]
@@ -145,6 +156,11 @@ class Suspension(models.Model):
         found = self.person or self.device or self.peer
         assert found is not None  # the constraint peers_suspension_of_one
         return found
+
+    @property
+    def since(self) -> dt.datetime:
+        """When it was decided, which may have been about a peer before this one."""
+        return self.origin.began_at if self.origin else self.began_at
 
 
 class ExpiryWarning(models.Model):
