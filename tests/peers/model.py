@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 HOUR = dt.timedelta(hours=1)
@@ -82,9 +83,14 @@ class Peer:
     is_gone: bool = False
 
 
-@dataclass(eq=False)
-class Suspension(Row):
-    target: Person | Device | Peer
+class Spot(NamedTuple):
+    """What is suspended with a peer: it means this device on this server, whichever peer it has there."""
+
+    device: Device
+    server: Server
+
+
+Target = Person | Device | Spot
 
 
 Snapshot = dict[tuple[str, int], str]  # (key, server) -> what holds there
@@ -103,7 +109,7 @@ class World:
     memberships: list[Membership] = field(default_factory=list)
     grants: list[Grant] = field(default_factory=list)
     peers: list[Peer] = field(default_factory=list)
-    suspensions: list[Suspension] = field(default_factory=list)
+    suspended: list[Target] = field(default_factory=list)
     dead_keys: set[str] = field(default_factory=set)
 
     def lasts(self, until: dt.datetime | None) -> bool:
@@ -144,6 +150,8 @@ class World:
             for server in self.servers:
                 if self.is_entitled(device, server) and (device, server) not in there:
                     self.peers.append(Peer(device, server))
+                    if device.replaces and not device.replaces.is_dead:
+                        self.copy_suspension(Spot(device.replaces, server), Spot(device, server))
 
     def let_in(self) -> None:
         """Who moved comes in once the old peer was seen gone."""
@@ -155,8 +163,10 @@ class World:
         """The key that is to take this one's place."""
         return next((one for one in self.devices if one.replaces is device and not one.is_dead), None)
 
-    def is_suspended(self, target: Person | Device | Peer) -> bool:
-        return any(one.target is target for one in self.suspensions)
+    def copy_suspension(self, before: Spot, after: Spot) -> None:
+        """Who is kept out in the one place, or under the one key, is so in the other too."""
+        if before in self.suspended and after not in self.suspended:
+            self.suspended.append(after)
 
     def kill(self, devices: list[Device]) -> None:
         for device in devices:
@@ -169,7 +179,7 @@ class World:
         return any(HOURS[grant.hours](clock) for grant, _ in self.rights(peer.device.person, peer.server))
 
     def state(self, peer: Peer) -> str:
-        if any(self.is_suspended(one) for one in (peer, peer.device, peer.device.person)):
+        if any(one in self.suspended for one in (Spot(peer.device, peer.server), peer.device, peer.device.person)):
             return "suspended"
         if peer.waits_for:
             return "waiting"

@@ -7,14 +7,14 @@ from itertools import pairwise
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Q
+from django.db.models import F, Q
 
 from fleet.models import AddressRange, Server
 from nodes.desired import desired_state
 from nodes.state import PeerState
 from peers.models import Peer, Suspension, Tombstone
 from peers.rights import rights_of
-from tests.peers.model import Snapshot, World
+from tests.peers.model import Person, Snapshot, Spot, Target, World
 
 Seen = dict[int, tuple[int, Mapping[str, PeerState]]]  # server -> its generation, and what it is to hold then
 Past = list[tuple[dt.datetime, Snapshot, set[tuple[int, int]]]]
@@ -42,8 +42,24 @@ def check_present(world: World, seen: Seen) -> Seen:
         open_now = {key for key, peer in peers.items() if is_open(peer, world.now)}
         assert open_now == {key for (key, pk), state in wanted.items() if (pk, state) == (server.pk, "in")}
     assert set(Tombstone.objects.values_list("public_key", flat=True)) == world.dead_keys
+    check_suspensions(world)
     check_ranges()
     return now_seen
+
+
+def check_suspensions(world: World) -> None:
+    """Whoever is suspended is so by one open row, also where the peer that it is about has ended."""
+    columns = ("person", "device", "peer__device", "peer__server")
+    found = sorted(map(str, Suspension.objects.filter(ended_at=None).values_list(*columns)))
+    assert found == sorted(str(columns_of(target)) for target in world.suspended)
+    ended = Suspension.objects.filter(ended_at=None).exclude(peer__ended_at=None)
+    assert not ended.filter(peer__device__peers__server=F("peer__server"), peer__device__peers__ended_at=None).exists()
+
+
+def columns_of(target: Target) -> tuple[int | None, ...]:
+    if isinstance(target, Spot):
+        return None, None, target.device.pk, target.server.pk
+    return (target.pk, None, None, None) if isinstance(target, Person) else (None, target.pk, None, None)
 
 
 def is_open(peer: PeerState, now: dt.datetime) -> bool:

@@ -25,7 +25,20 @@ from peers.services import register_device
 from peers.teams import join_team
 from tests.build import new_public_key
 from tests.nodes.journals import Json
-from tests.peers.model import HOUR, Device, Environment, Grant, Membership, Peer, Person, Server, Team, World
+from tests.peers.model import (
+    HOUR,
+    Device,
+    Environment,
+    Grant,
+    Membership,
+    Peer,
+    Person,
+    Server,
+    Spot,
+    Target,
+    Team,
+    World,
+)
 from tests.peers.model_checks import Past, Seen, check_constraints, check_past, check_present, check_rests
 
 BEGIN = dt.datetime(2026, 6, 3, 9, tzinfo=dt.UTC)
@@ -164,25 +177,28 @@ class Rig(RuleBasedStateMachine):
         )
         return row.pk
 
-    def row_of(self, target: Person | Device | Peer) -> rows.Person | rows.Device | rows.Peer:
-        if isinstance(target, Peer):
+    def row_of(self, target: Target) -> rows.Person | rows.Device | rows.Peer:
+        if isinstance(target, Spot):
             return rows.Peer.objects.get(device=target.device.pk, server=target.server.pk, ended_at=None)
         if isinstance(target, Device):
             return rows.Device.objects.get(pk=target.pk)
         return rows.Person.objects.get(pk=target.pk)
 
-    def heirs(self, target: Person | Device | Peer) -> list[Device | Peer]:
+    def heirs(self, target: Target) -> list[Target]:
         """Nobody gets in by the key that waits to take the place of one that is kept out."""
         if isinstance(target, Person):
             return []
-        heir = self.world.heir(target.device if isinstance(target, Peer) else target)
+        heir = self.world.heir(target.device if isinstance(target, Spot) else target)
         if isinstance(target, Device):
             return [heir] if heir else []
-        return [peer for peer in self.world.live(target.server) if peer.device is heir]
+        return [Spot(peer.device, peer.server) for peer in self.world.live(target.server) if peer.device is heir]
 
-    def suspension_of(self, target: Person | Device | Peer) -> int:
-        name = type(target).__name__.lower()
-        return rows.Suspension.objects.get(ended_at=None, **{name: self.row_of(target)}).pk
+    def suspension_of(self, target: Target) -> rows.Suspension:
+        """The one that is open, on whichever peer."""
+        if isinstance(target, Spot):
+            there = {"peer__device": target.device.pk, "peer__server": target.server.pk}
+            return rows.Suspension.objects.get(ended_at=None, **there)
+        return rows.Suspension.objects.get(ended_at=None, **{type(target).__name__.lower(): target.pk})
 
     def seen_gone(self, peers: Sequence[Peer]) -> None:
         for peer in peers:

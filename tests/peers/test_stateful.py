@@ -31,7 +31,7 @@ from peers.suspending import resume, suspend
 from peers.teams import add_team, leave_team
 from tests.build import make_server, new_public_key
 from tests.nodes.journals import Node, journal, read
-from tests.peers.model import HOUR, HOURS, Device, Environment, Grant, Peer, Person, Server, Suspension, Team
+from tests.peers.model import HOUR, HOURS, Device, Environment, Grant, Person, Server, Spot, Target, Team
 from tests.peers.model_rig import WHY, Rig
 
 pytestmark = pytest.mark.django_db
@@ -101,9 +101,8 @@ class Access(Rig):
     def rotate(self, number: int) -> None:
         """A new key that waits to take an old one's place."""
         old, world = pick(self.world.devices, number), self.world
-        peers = [peer for peer in world.live() if peer.device is old]
         waits = old.replaces is not None and not old.replaces.is_dead
-        shut = world.is_suspended(old) or any(world.is_suspended(peer) for peer in peers)
+        shut = any(target in world.suspended for target in (old, *(Spot(old, server) for server in world.servers)))
         if old.is_dead or waits or world.heir(old) or shut:
             with self.refused():
                 self.register(old.person, old)
@@ -192,7 +191,8 @@ class Access(Rig):
             self.moved(one, new, moved.pk)
 
     def moved(self, one: Grant, new: Server, pk: int) -> None:
-        """Who was not there before waits until the old peer is gone; who was still waiting waits for the first one."""
+        """Who was not there before waits until the old peer is gone; who was still waiting waits for the first one.
+        Who is kept out of the old server is kept out of both from now on."""
         world, old = self.world, one.place
         before = {peer.device: peer for peer in world.live() if peer.server is old}
         staying = {peer.device for peer in world.live(new)}
@@ -205,6 +205,7 @@ class Access(Rig):
             if peer.device not in staying and was and was.has_ended:
                 first = was.waits_for or was
                 peer.waits_for = first if first.server is not new else None
+                world.copy_suspension(Spot(was.device, was.server), Spot(peer.device, new))
 
     # -- suspending, revoking, leaving
 
@@ -213,27 +214,26 @@ class Access(Rig):
         world = self.world
         people = [one for one in world.people if not one.has_left]
         devices = [one for one in world.devices if not one.is_dead]
-        found: list[Person | Device | Peer] = [*people, *devices, *world.live()]
+        found: list[Target] = [*people, *devices, *(Spot(peer.device, peer.server) for peer in world.live())]
         if not found:
             return
         target = pick(found, number)
-        if world.is_suspended(target):
+        if target in world.suspended:
             with self.refused():
                 suspend(actor=SYSTEM, targets=[self.row_of(target)], reason=WHY)
             return
         with self.acts("suspension.begin"):
             suspend(actor=SYSTEM, targets=[self.row_of(target)], reason=WHY)
-            for one in (target, *self.heirs(target)):
-                if not world.is_suspended(one):
-                    world.suspensions.append(Suspension(self.suspension_of(one), one))
+            world.suspended += [one for one in (target, *self.heirs(target)) if one not in world.suspended]
 
     @rule(number=ANY)
-    @precondition(lambda self: self.world.suspensions)
+    @precondition(lambda self: self.world.suspended)
     def resume(self, number: int) -> None:
-        one = pick(self.world.suspensions, number)
+        """Also of whom has no peer there now."""
+        one = pick(self.world.suspended, number)
         with self.acts("suspension.end"):
-            resume(actor=SYSTEM, suspension=rows.Suspension.objects.get(pk=one.pk), reason=WHY)
-            self.world.suspensions.remove(one)
+            resume(actor=SYSTEM, suspension=self.suspension_of(one), reason=WHY)
+            self.world.suspended.remove(one)
 
     @rule(number=ANY)
     @precondition(lambda self: self.world.devices)
@@ -297,7 +297,7 @@ class Access(Rig):
             grant.is_over = grant.is_over or grant.holder in people
         for membership in world.memberships:
             membership.is_over = membership.is_over or membership.person in people
-        world.suspensions = [one for one in world.suspensions if owner(one.target) not in people]
+        world.suspended = [one for one in world.suspended if owner(one) not in people]
         world.kill([one for one in world.devices if one.person in people])
 
     # -- what servers say
@@ -358,7 +358,7 @@ class Access(Rig):
         self.look()
 
 
-def owner(target: Person | Device | Peer) -> Person:
+def owner(target: Target) -> Person:
     if isinstance(target, Person):
         return target
     return target.person if isinstance(target, Device) else target.device.person
