@@ -159,14 +159,17 @@ def _only(peers: Iterable[Peer]) -> str:
 
 def kept_out(server_id: int) -> dict[UUID, tuple[UUID, bool]]:
     """Live peers of a server that a suspension keeps out -> the act that began it, and whether it was decided for this
-    one person. Three queries, from the few suspensions there are."""
+    one person, or is older than the peer, which then was never let in: no brake counts it. Three queries, from the few
+    suspensions there are."""
     found: dict[UUID, tuple[UUID, bool]] = {}
     for path in ("peer", "device__peers", "person__devices__peers"):
         here = {f"{path}__server": server_id, f"{path}__ended_at": None}
         rows = Suspension.objects.filter(ended_at=None, **here).order_by("is_decided")
-        for peer, act_id, is_decided in rows.values_list(f"{path}__pk", "began_act", "is_decided"):
-            if is_decided or peer not in found:
-                found[peer] = act_id, is_decided
+        columns = (f"{path}__pk", f"{path}__issued_at", "began_at", "began_act", "is_decided")
+        for peer, issued_at, began_at, act_id, is_decided in rows.values_list(*columns):
+            is_free = is_decided or began_at <= issued_at
+            if is_free or peer not in found:
+                found[peer] = act_id, is_free
     return found
 
 

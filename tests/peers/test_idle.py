@@ -14,12 +14,14 @@ from audit.services import SYSTEM
 from fleet.models import Environment, Server, ServerStatus, User
 from fleet.services import change_environment
 from nodes import status
+from nodes.desired import desired_state
 from nodes.observe import NodeState
 from peers import idle
+from peers.granting import end_grants
 from peers.idle import is_idle, suspend_idle
-from peers.models import Peer, PeerStatus, Suspension
+from peers.models import Grant, Peer, PeerStatus, Suspension
 from peers.suspending import resume, suspend
-from tests.build import make_peers, make_server
+from tests.build import make_grant, make_peers, make_server
 from tests.doors import browser, script
 
 pytestmark = pytest.mark.django_db
@@ -199,6 +201,24 @@ def test_who_is_resumed_has_all_the_time_again(peers: list[Peer], staging: Envir
     assert suspend_idle() == 1
     alone = Suspension.objects.get(peer=peers[0], ended_at=None)
     assert (alone.is_idle, alone.is_decided) == (True, False)
+
+
+def test_who_was_idle_stays_out_where_access_comes_back(peers: list[Peer], staging: Environment) -> None:
+    """Nobody said that just this device is used again; once somebody does, it has all the time."""
+    change_environment(actor=SYSTEM, environment=staging, suspends_idle=True, reason="tidy")
+    assert suspend_idle() == 10
+    [old] = Suspension.objects.filter(peer=peers[0])
+    end_grants(actor=SYSTEM, grants=list(Grant.objects.filter(person=peers[0].device.person)), reason="over")
+    make_grant(peers[0].device.person, staging)
+    [peer] = Peer.objects.filter(device=peers[0].device, ended_at=None)
+    [held] = Suspension.objects.filter(peer=peer)
+    assert (held.is_idle, held.reason, held.since, desired_state(peer.server_id).content.peers) == (
+        *(True, old.reason, old.began_at),
+        {},
+    )
+    resume(actor=SYSTEM, suspension=held, reason="back from leave")
+    assert desired_state(peer.server_id).content.peers.keys() == {peer.device.public_key}
+    assert (suspend_idle(), found()) == (0, set())
 
 
 def test_a_server_that_is_only_looked_at_suspends_nobody(peers: list[Peer], staging: Environment) -> None:

@@ -17,13 +17,13 @@ from nodes.desired import desired_state
 from peers.due import begin_grants, settle_placements
 from peers.granting import end_grants, grant_access, lock_teams
 from peers.leaving import offboard
-from peers.models import Device, Grant, Membership, Peer, Person, Revocation, Team
+from peers.models import Device, Grant, Membership, Peer, Person, Revocation, Suspension, Team
 from peers.moving import let_moved_in, move_grant
 from peers.prolonging import prolong_grants, prolong_memberships
 from peers.revocation import revoke_devices
 from peers.services import register_device
 from peers.settle import lock_devices, lock_keys
-from peers.suspending import suspend
+from peers.suspending import resume, suspend
 from peers.teams import add_team, end_team, join_team, leave_team
 from tests.build import make_device, make_person, make_server, new_public_key
 from tests.peers.racing import Act, overtake
@@ -151,6 +151,25 @@ def test_two_who_suspend_one_person_at_once_do_it_once(server: Server) -> None:
     both = [later(suspend, targets=[ann], reason="ill") for _ in range(2)]
     _, refused = overtake(*both)
     assert "Suspended already: Ann" in str(refused)
+
+
+def test_who_is_resumed_while_their_access_comes_back_is_in_or_is_told_to_look_again(server: Server) -> None:
+    """Whoever comes first: the suspension is over, or it goes on with the new peer and the old one resumes nobody."""
+    for order in (1, -1):
+        ann = with_device("Ann")
+        grant = grant_access(actor=SYSTEM, person=ann, server=server, reason="work")
+        peer = Peer.objects.get(device__person=ann)
+        [held] = suspend(actor=SYSTEM, targets=[peer], reason="malware")
+        end_grants(actor=SYSTEM, grants=[grant], reason="over")
+        acts: list[Act] = [
+            later(resume, suspension=held, reason="clean"),
+            later(grant_access, person=ann, server=server, reason="work again"),
+        ]
+        _, refused = overtake(*acts[::order])
+        key = peer.device.public_key
+        assert (refused is None, key in desired_state(server.pk).content.peers) == (order == 1, order == 1)
+        assert Suspension.objects.filter(peer__device__person=ann, ended_at=None).count() == (order == -1)
+    assert "ended already" in str(refused)
 
 
 def test_who_leaves_while_they_get_something_has_nothing(server: Server) -> None:

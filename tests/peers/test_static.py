@@ -8,7 +8,7 @@ from audit.services import SYSTEM
 from fleet.models import AddressRange, Environment, Server
 from nodes.desired import desired_state
 from peers.granting import end_grants
-from peers.models import Device, Grant, Peer, StaticAddress
+from peers.models import Device, Grant, Peer, StaticAddress, Suspension
 from peers.reserving import reserve_addresses
 from peers.revocation import revoke_devices
 from peers.selectors import config_of
@@ -108,8 +108,10 @@ def test_who_is_kept_out_stays_out_under_a_new_address(server: Server, laptop: D
     assert pushed(laptop, server) == ()
     phone = make_device(laptop.person, "phone")
     suspend(actor=SYSTEM, targets=[live(phone, server)], reason="strange traffic")
-    with pytest.raises(ValidationError, match="resume it"):
-        assign(phone, server, ipv4="10.9.0.51")
+    assign(phone, server, ipv4="10.9.0.51")
+    assert (pushed(phone, server), address(live(phone, server))) == ((), "10.9.0.51")
+    [held] = Suspension.objects.filter(peer__device=phone, ended_at=None)
+    assert (held.peer, held.reason) == (live(phone, server), "strange traffic")
     tablet = make_device(laptop.person, "tablet")
     suspend(actor=SYSTEM, targets=[tablet], reason="strange traffic")
     assign(tablet, server, ipv4="10.9.0.52")

@@ -15,6 +15,7 @@ from audit.models import Event
 from audit.services import SYSTEM
 from fleet.models import Environment, Server, User
 from fleet.scope import Scope
+from nodes.brake import preview
 from nodes.desired import desired_state
 from nodes.models import ReviewItem
 from nodes.reviews import decide_review, hand_on_reviews
@@ -314,3 +315,17 @@ def test_keeping_out_costs_the_same_however_many_are(server: Server, device: Dev
         counts.append(len(asked))
     assert counts[0] == counts[1]
     assert Suspension.objects.filter(ended_at=None, peer__ended_at=None).count() == 13
+
+
+def test_whom_nothing_lets_in_is_no_removal_that_waits_for_a_person(server: Server) -> None:
+    """Seven at once wait for an approval where they have a tunnel; where they come back to none, nothing goes."""
+    people = [make_person(f"Person {number}") for number in range(7)]
+    for person in people:
+        grant_access(actor=SYSTEM, person=person, server=server, reason="work")
+        make_device(person)
+    suspend(actor=SYSTEM, targets=list(Peer.objects.all()), reason=WHY)
+    assert preview(desired_state(server.pk)).startswith("7 of 7 peers would go")
+    for person in people:
+        by_a_grant(server, person)
+    state = desired_state(server.pk)
+    assert (len(state.shut), state.content.peers, preview(state)) == (7, {}, "")

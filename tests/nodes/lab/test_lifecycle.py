@@ -16,7 +16,7 @@ from peers.models import Grant, Membership, Peer, Person, Receipt, Revocation, S
 from peers.suspending import resume, suspend
 from peers.teams import add_team, join_team, leave_team
 from tests.build import make_device, make_grant, make_person
-from tests.fleet_in_lab import register
+from tests.fleet_in_lab import register, tunnel_file
 from tests.lab.lab import Lab
 from tests.nodes.lab.scene import Scene, Seat, contractor, scene
 
@@ -68,7 +68,8 @@ def let_in(fleet: Scene, seat: Seat) -> None:
 
 
 def test_who_is_suspended_is_shut_out_and_comes_back_by_the_same_file(fleet: Scene, carol: Seat) -> None:
-    """A person, then one device, then one peer; and two of these at once hold until both are over."""
+    """A person, then one device, then one peer; and two of these at once hold until both are over. One of a peer holds
+    also where access ended meanwhile and came back."""
     peer = Peer.objects.get(device=carol.device, server=fleet.rows[1])
     by_person = suspend(actor=SYSTEM, targets=[carol.person], reason=WHY)[0]
     assert shut_out(fleet, carol) == [True, True]
@@ -82,6 +83,21 @@ def test_who_is_suspended_is_shut_out_and_comes_back_by_the_same_file(fleet: Sce
     resume(actor=SYSTEM, suspension=Suspension.objects.get(peer=peer), reason=WHY)
     let_in(fleet, carol)
     assert not Peer.objects.exclude(status__shut_at=None).exists()
+    suspend(actor=SYSTEM, targets=[peer], reason=WHY)
+    give_anew(fleet, carol, number=1)
+    assert shut_out(fleet, carol) == [False, True]
+    resume(actor=SYSTEM, suspension=Suspension.objects.get(ended_at=None), reason=WHY)
+    let_in(fleet, carol)
+
+
+def give_anew(fleet: Scene, seat: Seat, number: int) -> None:
+    """Her access to one server ends and is granted again, and she has the new tunnel file."""
+    row = fleet.rows[number]
+    end_grants(
+        actor=SYSTEM, grants=list(Grant.objects.filter(environment=row.environment, person=seat.person)), reason=WHY
+    )
+    make_grant(seat.person, row.environment)
+    seat.files[number] = tunnel_file(seat.device, row, seat.pair)
 
 
 def test_who_may_not_sign_in_any_more_has_no_tunnel_until_resumed(fleet: Scene, carol: Seat, charlie: User) -> None:
