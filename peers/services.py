@@ -119,7 +119,10 @@ def _check_replaced(device: Device) -> None:
     elif other := old.replacements.filter(revoked_at=None).first():
         _refuse_replaced(f"{other} replaces it already, by the key {other.public_key}: revoke that one first.")
     elif held := Suspension.objects.filter(Q(device=old) | Q(peer__device=old), ended_at=None).first():
-        _refuse_replaced(f"There is a {held}: resume it first, or revoke this key.")
+        # Who replaces the key may not see a server that it has no access to now.
+        away = "suspension of it on a server that it has no access to now"
+        is_away = held.peer is not None and held.peer.ended_at is not None
+        _refuse_replaced(f"There is a {away if is_away else held}: resume it first, or revoke this key.")
     elif is_waiting(old):
         _refuse_replaced("This key has not connected yet and replaces another one: revoke it, then replace that one.")
 

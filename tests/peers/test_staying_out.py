@@ -194,14 +194,14 @@ def test_it_ends_with_the_key_or_with_who_leaves_for_good(server: Server, device
 
 
 def test_neither_a_new_key_nor_the_word_lost_is_a_way_round_it(server: Server, device: Device, charlie: User) -> None:
-    """B5: and another device of hers may have a new key, and be lost."""
+    """B5: and another device of hers may have a new key, and be lost. No server is named that nobody may see."""
     Person.objects.filter(pk=device.person_id).update(user=charlie)
     device.person.refresh_from_db()
     phone = Device.objects.get(person=device.person, name="phone")
     keep_out(server, device)
     end_access(device.person)
     key = new_public_key()
-    with pytest.raises(ValidationError, match="resume it first"):
+    with pytest.raises(ValidationError, match="on a server that it has no access to now: resume it first"):
         register_device(actor=SYSTEM, person=device.person, name="new", public_key=key, replaces=device)
     with pytest.raises(ValidationError, match="kept out"):
         report_lost(actor=charlie, device=device, public_key=key)
