@@ -193,6 +193,11 @@ class Rig(RuleBasedStateMachine):
             return [heir] if heir else []
         return [Spot(peer.device, peer.server) for peer in self.world.live(target.server) if peer.device is heir]
 
+    def kept_out_there(self) -> list[Spot]:
+        """Spots that are suspended and have a peer."""
+        spots = [Spot(peer.device, peer.server) for peer in self.world.live()]
+        return [spot for spot in spots if spot in self.world.suspended]
+
     def suspension_of(self, target: Target) -> rows.Suspension:
         """The one that is open, on whichever peer."""
         if isinstance(target, Spot):

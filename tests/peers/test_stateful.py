@@ -172,6 +172,24 @@ class Access(Rig):
             one.is_over = True
             self.world.follow()
 
+    @rule(number=ANY)
+    @precondition(lambda self: self.kept_out_there())
+    def come_back(self, number: int) -> None:
+        """Who is suspended on one server loses all access to it, and gets it anew."""
+        (device, server), world = pick(self.kept_out_there(), number), self.world
+        lost = list(dict.fromkeys(grant for grant, _ in world.rights(device.person, server)))
+        with self.acts("grant.end"):
+            ended = rows.Grant.objects.filter(pk__in=[one.pk for one in lost])
+            end_grants(actor=SYSTEM, grants=list(ended), reason=WHY)
+            for one in lost:
+                one.is_over = True
+            world.follow()
+        with self.acts("grant.add"):
+            again = Grant(0, device.person, server, (), "", world.now, self.until(24))
+            again.pk = self.give(again)
+            world.grants.append(again)
+            world.follow()
+
     @rule(number=ANY, to=ANY)
     @precondition(lambda self: any(isinstance(one.place, Server) for one in self.world.open_grants()))
     def move(self, number: int, to: int) -> None:
