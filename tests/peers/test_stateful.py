@@ -63,6 +63,7 @@ class Access(Rig):
         for holder, place in ((3, 6), (1, 1), (2, 1)):  # of the first team to staging, of two people to one server
             self.grant(holder=holder, place=place, networks=(), hours="", begins=0, lasts=None)
         self.rotate(0)
+        self.suspend(8)  # one peer, after three people and four devices
 
     # -- people, devices, servers
 
