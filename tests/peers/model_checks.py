@@ -83,7 +83,7 @@ def check_ranges() -> None:
 
 def check_rests(world: World) -> None:
     """Each address of each server, one holder after another: nobody got it while it rested, but the heir of a key
-    that was alive there."""
+    that was alive there, be it the second one of that key."""
     rests = {server.pk: server.environment.rest for server in world.servers}
     rows = {row.pk: row for row in Peer.objects.select_related("ipv4", "ipv6")}
     held = defaultdict(list)
@@ -93,21 +93,22 @@ def check_rests(world: World) -> None:
     for (server, _), holders in held.items():
         holders.sort(key=lambda row: (row.issued_at, row.device_id))  # issued at once: a key comes before its heir
         for before, after in ((one, two) for n, two in enumerate(holders) for one in holders[:n]):
-            if not is_heir(after, before, rows):
+            if line_of(after, rows).isdisjoint({before.pk, *line_of(before, rows)}):
                 assert before.ended_at is not None and before.ended_at + rests[server] <= after.issued_at
                 assert before.gone_at is not None and before.gone_at <= after.issued_at
 
 
-def is_heir(after: Peer, before: Peer, rows: dict[UUID, Peer]) -> bool:
-    """Whether its key took over from the other's, perhaps by way of others, each while the one before it lived."""
-    while after.replaces_id is not None:
-        replaced = rows[after.replaces_id]
-        if replaced.ended_at is not None and replaced.ended_at <= after.issued_at:
-            return False
-        if replaced.pk == before.pk:
-            return True
-        after = replaced
-    return False
+def line_of(row: Peer, rows: dict[UUID, Peer]) -> set[UUID]:
+    """The peers that had its addresses when it came: its key is to take over from theirs, perhaps by way of others,
+    each while the one before it lived."""
+    found = set()
+    while row.replaces_id is not None:
+        replaced = rows[row.replaces_id]
+        if replaced.ended_at is not None and replaced.ended_at <= row.issued_at:
+            break
+        found.add(replaced.pk)
+        row = replaced
+    return found
 
 
 def check_past(past: Past) -> None:
