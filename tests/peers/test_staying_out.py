@@ -147,7 +147,9 @@ def said(server: Server, device: Device, at: dt.datetime) -> tuple[str, str]:
 
 
 def story(user: User, device: Device) -> list[str]:
-    [timeline] = [one for one in answer_person(user, timezone.now(), device.person) if one.name == "timeline"]
+    [timeline] = [
+        one for one in answer_person(user, timezone.now(), device.person, is_now=True) if one.name == "timeline"
+    ]
     words = [str(line["what"]) for line in timeline.every()]
     return [word for word in words if word.endswith(("suspended", "resumed"))]
 
@@ -298,7 +300,7 @@ def test_what_was_let_in_before_is_not_shut_out_by_what_was_forgotten(server: Se
     Suspension.objects.exclude(pk__in=[held.pk, waits.pk]).delete()
     Suspension.objects.update(ended_at=None)
     Peer.objects.filter(device=phone, ended_at=None).delete()
-    import_module("peers.migrations.0008_kept_out_on").end_what_was_passed_by(apps, None)
+    import_module("peers.migrations.0009_kept_out_on").end_what_was_passed_by(apps, None)
     found = {one.pk: one for one in Suspension.objects.all()}
     assert (found[held.pk].ended_by, found[waits.pk].ended_at) == ("Console", None)
 
