@@ -300,7 +300,7 @@ def test_what_was_let_in_before_is_not_shut_out_by_what_was_forgotten(server: Se
     Suspension.objects.exclude(pk__in=[held.pk, waits.pk]).delete()
     Suspension.objects.update(ended_at=None)
     Peer.objects.filter(device=phone, ended_at=None).delete()
-    import_module("peers.migrations.0009_kept_out_on").end_what_was_passed_by(apps, None)
+    import_module("peers.migrations.0010_kept_out_on").end_what_was_passed_by(apps, None)
     found = {one.pk: one for one in Suspension.objects.all()}
     assert (found[held.pk].ended_by, found[waits.pk].ended_at) == ("Console", None)
 
