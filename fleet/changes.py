@@ -40,6 +40,11 @@ def raise_generation(server_ids: Iterable[int]) -> None:
     Server.objects.filter(pk__in=set(server_ids)).update(generation=F("generation") + 1)
 
 
+def outgrow(server_id: int, generation: int) -> None:
+    """Where this generation is still the newest: what is pushed next is of another one."""
+    Server.objects.filter(pk=server_id, generation=generation).update(generation=F("generation") + 1)
+
+
 def hint(task: str, server_ids: Iterable[int]) -> None:
     """Ask workers to look soon. A lost hint loses nothing: the sweep finds what is due."""
     for shard in sorted({pk % settings.SHARDS for pk in server_ids}):

@@ -1,9 +1,9 @@
 """Who sees which held pushes and review items."""
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 
 from fleet.scope import scope_of
-from nodes.models import Hold, ReviewItem
+from nodes.models import HeldPush, Hold, ReviewItem
 
 
 def visible_holds(user: object) -> QuerySet[Hold]:
@@ -14,6 +14,11 @@ def visible_holds(user: object) -> QuerySet[Hold]:
         return rows
     inside = Count("pushes", filter=Q(pushes__server__environment__in=sees))
     return rows.annotate(seen=inside).filter(seen__gt=0, seen=Count("pushes"))
+
+
+def waiting_holds(user: object) -> QuerySet[Hold]:
+    """Those that keep somebody in just now."""
+    return visible_holds(user).filter(Exists(HeldPush.objects.filter(hold=OuterRef("pk"))), approved_at=None)
 
 
 def visible_reviews(user: object) -> QuerySet[ReviewItem]:

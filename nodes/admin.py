@@ -173,9 +173,10 @@ class HoldAdmin(ConsoleAdmin):
         act = self.admin_site.get_model_admin(Event).get_queryset(request).filter(act=obj.act).first()
         return {"pushes": obj.pushes.all(), "peers": shown, "more": max(0, peers.count() - SHOWN), "act": act}
 
-    @display(label={"waiting": "warning", "approved": "success"})
+    @display(label={"waiting": "warning", "approved": "success", "over": "info"})
     def state(self, hold: Hold) -> str:
-        return "approved" if hold.approved_at else "waiting"
+        """`over`: it holds nobody any more, and nobody approved it."""
+        return "approved" if hold.approved_at else "waiting" if hold.pushes.all() else "over"
 
     @display(description="would remove")
     def removals(self, hold: Hold) -> str:

@@ -1,7 +1,9 @@
-"""The Console's half of the brake: pushes that remove many peers for one cause wait for a person."""
+"""The Console's half of the brake: peers that many would lose for one cause stay until a person approves it, and all
+else goes out meanwhile."""
 
 import uuid
 from collections import Counter
+from collections.abc import Collection
 
 from django.db import transaction
 
@@ -10,7 +12,7 @@ from audit.services import SYSTEM, act, cut
 from audit.verbs import Verb
 from fleet.models import Server
 from nodes.models import HeldPush, Hold
-from nodes.plan import brake_limit, is_braked, undecided
+from nodes.plan import brake_limit, hold_in, is_braked, undecided
 from nodes.state import Desired
 from peers.models import Peer
 
@@ -23,17 +25,17 @@ def approved_acts(acts: set[uuid.UUID]) -> set[uuid.UUID]:
 
 def _weigh(desired: Desired) -> tuple[Counter[uuid.UUID], int]:
     """Undecided removals by cause, and how many peers the server may hold now."""
-    going = [removal for removal in (*desired.removals, *desired.shut) if not removal.is_done]
+    going = [removal for removal in (*desired.removals, *desired.shut) if removal.stays]
     causes = undecided(going, approved_acts({removal.act for removal in going}))
     return causes, Peer.objects.filter(server=desired.server_id, gone_at=None).count()
 
 
-def preview(desired: Desired) -> str:
+def preview(desired: Desired) -> tuple[Desired, str]:
     """What `check` would say, without holding anything."""
     causes, held = _weigh(desired)
     if not is_braked(causes, held):
-        return ""
-    return f"{causes.total()} of {held} peers would go: {'; '.join(map(_describe, causes))}"
+        return desired, ""
+    return hold_in(desired, causes), f"{causes.total()} of {held} peers would go: {'; '.join(map(_describe, causes))}"
 
 
 def preview_unrecorded(removals: int, held: int) -> str:
@@ -41,21 +43,26 @@ def preview_unrecorded(removals: int, held: int) -> str:
     return f"{removals} of {held} peers would go: {UNRECORDED}" if removals > brake_limit(held) else ""
 
 
-def check(desired: Desired) -> str:
-    """Empty where the push may go; otherwise why it waits, with a Hold for each cause that a person must see."""
+def check(desired: Desired) -> tuple[Desired, str]:
+    """What may be pushed now; and, where that is not all, what waits and why, with a Hold for each cause that a person
+    must see."""
     causes, held = _weigh(desired)
-    return _hold(desired.server_id, causes, held) if is_braked(causes, held) else ""
+    if not is_braked(causes, held):
+        return desired, ""
+    message = _hold(desired.server_id, causes, held)
+    return (hold_in(desired, causes), message) if message else check(desired)
 
 
-def forget(server_id: int) -> None:
-    """A push went to this server: nothing waits for it any more."""
-    HeldPush.objects.filter(server=server_id, hold__approved_at=None).delete()
+def forget(server_id: int, still: Collection[uuid.UUID] = ()) -> None:
+    """A push went to this server: nothing waits for it any more, but for what these acts would remove."""
+    HeldPush.objects.filter(server=server_id, hold__approved_at=None).exclude(hold__act__in=still).delete()
 
 
 def hold_unrecorded(server_id: int, digest: str, removals: int, held: int) -> str:
     """The node's own brake found more removals than the Console knows of. Its key is what the node holds now."""
     act_id = unrecorded_act(server_id, digest)
-    return _hold(server_id, Counter({act_id: removals}), held)
+    # Approved at this moment, it goes with the next attempt.
+    return _hold(server_id, Counter({act_id: removals}), held) or preview_unrecorded(removals, held)
 
 
 def unrecorded_act(server_id: int, digest: str) -> uuid.UUID:
@@ -63,12 +70,17 @@ def unrecorded_act(server_id: int, digest: str) -> uuid.UUID:
 
 
 def _hold(server_id: int, causes: Counter[uuid.UUID], held: int) -> str:
+    """Empty where somebody approved one of the causes meanwhile: it is weighed again then."""
     texts = []
     for act_id, removals in causes.items():
         cause = _describe(act_id)
         texts.append(cause)
         with transaction.atomic():
-            hold, is_new = Hold.objects.get_or_create(act=act_id, defaults={"cause": cut(cause, 500)})
+            _, is_new = Hold.objects.get_or_create(act=act_id, defaults={"cause": cut(cause, 500)})
+            # Locked, as whoever approves it looks which servers wait for it.
+            hold = Hold.objects.select_for_update().get(act=act_id)
+            if hold.approved_at:
+                return ""
             values = {"removals": removals, "held": held}
             HeldPush.objects.update_or_create(hold=hold, server_id=server_id, defaults=values)
         if is_new:

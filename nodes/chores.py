@@ -4,7 +4,7 @@ import datetime as dt
 from concurrent.futures import Future
 from functools import partial
 
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from fleet.addresses import has_confirmed, release_ranges
@@ -59,8 +59,13 @@ def release_rested() -> int:
     """Addresses whose rest is over, and whose peer or route was seen gone, may be given to another peer."""
     now = timezone.now()
     resting = AddressRange.objects.filter(released_at=None).exclude(freed_at=None)
-    held = Peer.objects.filter(Q(ipv4=OuterRef("pk")) | Q(ipv6=OuterRef("pk")), gone_at=None)
-    gone = resting.filter(~Exists(held))
+    # By address: a device may have been given its own again, as another row, while its peer was still there.
+    there = Peer.objects.filter(gone_at=None)
+    held = [
+        Exists(there.filter(**{f"{name}__server": OuterRef("server"), f"{name}__first": OuterRef("first")}))
+        for name in ("ipv4", "ipv6")
+    ]
+    gone = resting.filter(~held[0], ~held[1])
     rested = [row.pk for row in gone.select_related("server__environment", "server__status") if _has_rested(row, now)]
     return release_ranges(rested, now)
 

@@ -12,7 +12,7 @@ from fleet.admin import state_of
 from fleet.conditions import Condition, Type, read
 from fleet.models import Server
 from fleet.scope import scope_of, visible_servers
-from nodes.access import visible_holds, visible_reviews
+from nodes import access
 from nodes.reviews import OPEN
 from peers.access import own_devices, own_person, visible_peers, visible_receipts, waiting_requests
 from peers.admin.ends import ends_of, idle_count
@@ -34,8 +34,8 @@ def show(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
             "refusing": [(server, found) for server in servers if (found := refusing(server))],
             "strangers": strangers(servers),
             "pending": visible_receipts(user).filter(PENDING).select_related("server", "revocation")[:50],
-            "holds": visible_holds(user).filter(approved_at=None),
-            "reviews": visible_reviews(user).filter(OPEN)[:50],
+            "holds": access.waiting_holds(user),
+            "reviews": access.visible_reviews(user).filter(OPEN)[:50],
             "ends": ends_of(visible_peers(user)),
             "idle": idle_count(visible_peers(user)),
             "asked": waiting_requests(user).select_related("person", "environment", "server")[:50],
@@ -66,12 +66,12 @@ def strangers(servers: Sequence[Server]) -> list[tuple[Server, Event]]:
 
 def waiting_holds(request: HttpRequest) -> int | str:
     """The badge beside Held pushes; empty where none waits."""
-    return visible_holds(request.user).filter(approved_at=None).count() or ""
+    return access.waiting_holds(request.user).count() or ""
 
 
 def waiting_reviews(request: HttpRequest) -> int | str:
     """The badge beside Review items."""
-    return visible_reviews(request.user).filter(OPEN).count() or ""
+    return access.visible_reviews(request.user).filter(OPEN).count() or ""
 
 
 def may_look(request: HttpRequest) -> bool:

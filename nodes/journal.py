@@ -7,6 +7,7 @@ from django.db import transaction
 from audit.context import acting_from
 from audit.services import AtMachine, act
 from audit.verbs import Verb
+from fleet.changes import mark_changed
 from fleet.models import Server, ServerStatus
 from nodes import chain, observe, status
 from nodes.chain import Cursor
@@ -90,6 +91,8 @@ def _merge(server: Server, entry: Entry) -> None:
         return
     if key and entry.what == "suspended" and open_review(actor=actor, server=server, entry=entry, reason=reason):
         return
+    if key and entry.what == "suspended" and status.record_shut(server.pk, key):
+        mark_changed([server.pk])
     at = dt.datetime.fromtimestamp(entry.at, dt.UTC)
     with act(Verb.JOURNAL_ENTRY, actor=actor, reason=reason) as this:
         changes = {"what": ["", entry.what], "public_key": ["", key or ""], "at": ["", f"{at:%Y-%m-%d %H:%M:%S} UTC"]}

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fleet.changes import outgrow
 from fleet.models import Server, ServerStatus
 from fleet.sealing import SealBroken
 from nodes import brake, journal, observe, render, status
@@ -14,7 +15,7 @@ from nodes.lease import lease
 from nodes.models import Run
 from nodes.observe import NodeState, Nonsense
 from nodes.pool import Base, Session, SessionPool
-from nodes.state import Desired, Plan
+from nodes.state import Desired, Plan, Seen
 from nodes.targets import NotReady, target_of
 from nodes.tombstones import Batch, due_tombstones
 
@@ -22,13 +23,13 @@ DELTA_TIMEOUT = 2.0
 WHOLE_TIMEOUT = 12.0
 CHANGES = ("added", "removed", "updated")
 NO_PLAN = Plan()
-READ = "read"
+AGAIN = "again"
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How one attempt ended; `result` is a value of Run.Outcome, "busy" where another has the server, "watched",
-    or "read" where its journal had to be read first: what is wanted may be another now."""
+    or "again" where its journal had to be read first, or it took something else at this generation."""
 
     result: str
     detail: str = ""
@@ -43,7 +44,7 @@ def reconcile(server_id: int, pool: SessionPool) -> Outcome:
         outcome = _attempt(server_id, pool)
         # What was in the journal before this session, and what came into it under the push.
         for _ in range(2):
-            outcome = _attempt(server_id, pool) if outcome.result == READ else outcome
+            outcome = _attempt(server_id, pool) if outcome.result == AGAIN else outcome
     return outcome
 
 
@@ -56,7 +57,7 @@ def _attempt(server_id: int, pool: SessionPool) -> Outcome:
     if desired.is_observe_only:
         return Outcome("watched", "the Console looks at this server and changes nothing there")
     outcome = told(server_id, lambda: _push(desired, pool))
-    if outcome.result != READ:
+    if outcome.result != AGAIN:
         _write_run(desired, outcome, time.monotonic() - began)
     return outcome
 
@@ -89,25 +90,36 @@ def record_fault(server_id: int, error: Exception) -> Outcome:
 
 
 def _push(desired: Desired, pool: SessionPool) -> Outcome:
-    held = brake.check(desired)
+    desired, held = brake.check(desired)
     if held:
         status.record_held(desired.server_id, held)
-        return Outcome(Run.Outcome.HELD, held)
     session = session_to(desired.server_id, pool)
     try:
         if _is_behind(desired, session) and journal.catch_up(desired.server_id, session):
-            return Outcome(READ)
+            return Outcome(AGAIN)
         answer = _apply(desired, session)
     except NodeRefused as error:
         if error.code == "brake":
             return _held_by_node(desired, error)
         if error.code == "conflict" and journal.catch_up(desired.server_id, session):
-            return Outcome(READ)
+            return Outcome(AGAIN)
+        if error.code == "stale" and _is_outgrown(desired, error):
+            return Outcome(AGAIN)
         raise
     except TransportError:
         pool.drop(desired.server_id)
         raise
-    return _applied(desired, session, answer)
+    return _applied(desired, session, answer, held)
+
+
+def _is_outgrown(desired: Desired, error: NodeRefused) -> bool:
+    """Whether the node took another content at this very generation, as where the brake weighs otherwise now: what is
+    wanted gets a generation of its own."""
+    state = observe.node_state(error.body)
+    is_same = (state.epoch, state.generation) == (desired.epoch, desired.generation)
+    if is_same:
+        outgrow(desired.server_id, desired.generation)
+    return is_same
 
 
 def _is_behind(desired: Desired, session: Session) -> bool:
@@ -139,14 +151,16 @@ def _send(desired: Desired, session: Session, envelope: dict[str, object]) -> An
 
 
 def _envelope(desired: Desired, tombstones: Batch) -> dict[str, object]:
-    """Removals that reach this point were decided or approved: the node is told their keys, so that its brake,
-    which knows neither people nor causes, lets these and no others pass."""
+    """Removals that reach this point were decided or approved, or are few: the node is told their keys, so that its
+    brake, which knows neither people nor causes, lets these and no others pass. What we never saw let in it judges."""
+    going = (*desired.removals, *desired.shut)
+    told = {one.public_key for one in going if one.is_decided or one.stays or one.seen is Seen.OUT}
     return {
         "epoch": desired.epoch,
         "generation": desired.generation,
         "digest": render.digest(desired.content),
         "tombstones": tombstones.keys,
-        "decided": sorted({one.public_key for one in (*desired.removals, *desired.shut)} - set(desired.content.peers)),
+        "decided": sorted(told - set(desired.content.peers)),
         "approved": _is_approved_by_hand(desired),
         "journal_seen": desired.journal_seen,
     }
@@ -168,7 +182,7 @@ def _held_by_node(desired: Desired, error: NodeRefused) -> Outcome:
     return Outcome(Run.Outcome.HELD, message)
 
 
-def _applied(desired: Desired, session: Session, answer: Answer) -> Outcome:
+def _applied(desired: Desired, session: Session, answer: Answer, held: str) -> Outcome:
     state = observe.node_state(answer.body)
     result = _checked_result(desired, state, answer)
     withheld = [observe.text(key, 44) for key in observe.rows(answer.body, "withheld", 100_000)]
@@ -176,11 +190,11 @@ def _applied(desired: Desired, session: Session, answer: Answer) -> Outcome:
     is_exact = state.digest == render.digest(desired.content)
     content = desired.content
     session.base = Base(state.digest, render.fingerprints(content), content.interface) if is_exact else None
-    status.record_applied(desired, state, withheld, drift)
-    brake.forget(desired.server_id)
+    status.record_applied(desired, state, withheld, drift, held)
+    brake.forget(desired.server_id, {one.act for one in desired.held})
     changed = observe.mapping(answer.body.get("changed", {}))
     detail = ", ".join(f"{name} {observe.number(changed, name)}" for name in CHANGES if name in changed)
-    return Outcome(result, detail)
+    return Outcome(Run.Outcome.HELD, "; ".join(filter(None, (detail, held)))) if held else Outcome(result, detail)
 
 
 def _checked_result(desired: Desired, state: NodeState, answer: Answer) -> str:
@@ -207,7 +221,7 @@ def _write_run(desired: Desired, outcome: Outcome, seconds: float) -> None:
 
 def plan(server_id: int, pool: SessionPool) -> Outcome:
     """The dry run: the node says what this push would change, and changes nothing."""
-    desired = desired_state(server_id)
+    desired, braked = brake.preview(desired_state(server_id))
     session = session_to(server_id, pool)
     body = {**_envelope(desired, Batch([], 0)), **render.whole(desired.content), "dry_run": True}
     answer = session.ask("apply", timeout=WHOLE_TIMEOUT, **body)
@@ -216,4 +230,5 @@ def plan(server_id: int, pool: SessionPool) -> Outcome:
     found = Plan(**{name: tuple(observe.text(key, 44) for key in keys) for name, keys in lists.items()})
     counted = observe.number(answer.body, "removals", 1_000_000)
     held = observe.number(observe.mapping(answer.body.get("state")), "peers", 1_000_000)
-    return Outcome("planned", brake.preview(desired) or brake.preview_unrecorded(counted, held), found)
+    told = filter(None, (braked, brake.preview_unrecorded(counted, held)))
+    return Outcome("planned", "; ".join(told), found)

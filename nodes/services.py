@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 from audit.services import Actor, act
 from audit.verbs import Verb
 from fleet.access import require_operator, require_reason
-from fleet.changes import DRAIN, hint, lock_servers, mark_changed
+from fleet.changes import hold_servers, lock_servers, mark_changed
 from fleet.fields import FINGERPRINT, HOST_KEY, KEYGEN_LINE
 from fleet.models import Server, User
 from fleet.sealing import Place, box_for_workers
@@ -81,11 +81,12 @@ def request_reconcile(*, actor: Actor, server: Server) -> None:
 
 def approve_hold(*, actor: Actor, hold: Hold, reason: str) -> Hold:
     """The cause may remove its peers, on every server that waits for it or will once it is reached."""
-    touched = Q(held_pushes__hold=hold) | Q(peers__ended_act=hold.act, peers__gone_at=None)
-    servers = list(Server.objects.filter(touched).select_related("environment").distinct())
-    require_operator(actor, *{server.environment for server in servers})
-    require_reason(reason, "Say why these peers may go.")
     with act(Verb.PUSH_APPROVE, actor=actor, reason=reason) as this:
+        Hold.objects.select_for_update().get(pk=hold.pk)  # a server that comes to wait for it now is seen, or sees this
+        touched = Q(held_pushes__hold=hold) | Q(peers__ended_act=hold.act, peers__gone_at=None)
+        servers = list(Server.objects.filter(touched).select_related("environment").distinct())
+        require_operator(actor, *{server.environment for server in servers})
+        require_reason(reason, "Say why these peers may go.")
         hold.approved_at, hold.approved_by, hold.reason = timezone.now(), str(actor), reason
         hold.clean_fields()
         if not Hold.objects.filter(pk=hold.pk, approved_at=None).update(
@@ -93,8 +94,9 @@ def approve_hold(*, actor: Actor, hold: Hold, reason: str) -> Hold:
         ):
             raise ValidationError("Somebody approved this already.", code="taken")
         this.on(hold, changes={"approved": ["", hold.cause]})
-        mark_changed(server.pk for server in servers)
-        hint(DRAIN, [server.pk for server in servers])
+        waiting = {server.pk for server in servers}
+        hold_servers(waiting)
+        mark_changed(waiting)
     return hold
 
 

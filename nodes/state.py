@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 
 @dataclass(frozen=True)
@@ -37,23 +38,39 @@ class Content:
     peers: Mapping[str, PeerState]
 
 
+class Seen(StrEnum):
+    """How a server was last seen to have a peer: by a push that it confirmed, and never by one that was only sent."""
+
+    IN = "in"
+    OUT = "out"
+    NEVER = "never in"
+
+
 @dataclass(frozen=True)
 class Removal:
-    """A peer that ended, or is kept out, and may still be on the server, but where `is_done`. `act` is the Event that
-    ended it."""
+    """A peer that ended, or is kept out, and may still be on the server. `act` is the Event that ended it. `stays` is
+    how it stands there, where nothing was decided about it alone; `heir` is the key that is to have its addresses."""
 
     peer_id: uuid.UUID
     public_key: str
     act: uuid.UUID
     is_decided: bool
-    is_done: bool = False
+    seen: Seen = Seen.IN
+    stays: PeerState | None = None
+    heir: str = ""
+
+    @property
+    def may_stay(self) -> bool:
+        """What the server was never seen to let in, or was seen to shut out, does not come in by a brake."""
+        return not self.is_decided and self.seen is Seen.IN
 
 
 @dataclass(frozen=True)
 class Desired:
     """What the Console wants on one server, read at one generation (the generation first, then the rows). `removals`
-    ended, `shut` live on and are kept out. `journal_seen` is how far its journal was read then: the rows know of all
-    that stands there."""
+    ended, `shut` live on and are kept out, `held` are those of both that the brake leaves in. `entering` are the peers
+    in it, by key, that the server was not seen to let in yet. `journal_seen` is how far its journal was read then: the
+    rows know of all that stands there."""
 
     server_id: int
     epoch: int
@@ -61,6 +78,8 @@ class Desired:
     content: Content
     removals: tuple[Removal, ...]
     shut: tuple[Removal, ...] = ()
+    held: tuple[Removal, ...] = ()
+    entering: Mapping[str, uuid.UUID] = field(default_factory=dict)
     is_observe_only: bool = False
     journal_seen: int = 0
 

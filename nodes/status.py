@@ -5,6 +5,8 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
+from operator import or_
 
 from django.db import transaction
 from django.db.models import Q
@@ -23,6 +25,7 @@ from peers.models import PENDING, Peer, PeerStatus, Receipt, Revocation
 from peers.moving import let_moved_in
 
 MAX_BACKOFF = 5.0
+MOST_NAMED = 10_000  # peers in one statement, as databases take no more of them at will
 LONGEST_GAP = dt.timedelta(days=1)
 EXPOSED = (
     "Keys that were revoked since may have passed packets there until it was reached again, each to its own end,"
@@ -130,13 +133,16 @@ def _set(row: ServerStatus, type: Type, *, status: bool, reason: str, message: s
     row.conditions = conditions.update(row.conditions, type, status=status, reason=reason, message=message, now=now)
 
 
-def record_applied(desired: Desired, state: NodeState, withheld: Sequence[str], drift: Sequence[DriftSeen]) -> None:
-    """The node took this generation and read it back. What it withheld or still sees as drift stays to be repaired."""
+def record_applied(
+    desired: Desired, state: NodeState, withheld: Sequence[str], drift: Sequence[DriftSeen], held: str = ""
+) -> None:
+    """The node took this generation and read it back. What it withheld or still sees as drift stays to be repaired;
+    `held` says what waits for a person."""
     now = timezone.now()
     there = {item.public_key for item in drift}
     ending = [removal.peer_id for removal in desired.removals if removal.public_key not in there]
     shut = [removal.peer_id for removal in desired.shut if removal.public_key not in there]
-    in_sync = not withheld and not drift
+    entered = [pk for key, pk in desired.entering.items() if key not in set(withheld)]
     with transaction.atomic():
         status = _lock(desired.server_id)
         status.observed_epoch, status.observed_generation = desired.epoch, desired.generation
@@ -145,27 +151,43 @@ def record_applied(desired: Desired, state: NodeState, withheld: Sequence[str], 
         status.failures, status.next_attempt_at = 0, None
         status.drift = [asdict(item) for item in drift]
         _set(status, Type.REACHABLE, status=True, reason="Answered", message="", now=now)
-        reason, message = ("InSync", "") if in_sync else _why_not(withheld, drift)
-        _set(status, Type.IN_SYNC, status=in_sync, reason=reason, message=message, now=now)
-        _set(status, Type.HELD, status=False, reason="Pushed", message="", now=now)
+        reason, message = _why_not(withheld, drift, held)
+        _set(status, Type.IN_SYNC, status=not message, reason=reason, message=message, now=now)
+        reason = "Brake" if held else "Pushed"
+        _set(status, Type.HELD, status=bool(held), reason=reason, message=held, now=now)
         status.save()
         Peer.objects.filter(pk__in=ending, gone_at=None).update(gone_at=now)
-        _mark_shut(desired.server_id, shut, now)
+        PeerStatus.objects.filter(peer__in=shut, shut_at=None).update(shut_at=now)
+        _mark_let_in(entered, now)
     if ending:
         let_moved_in()
 
 
-def _mark_shut(server_id: int, shut: Sequence[uuid.UUID], now: dt.datetime) -> None:
-    PeerStatus.objects.filter(peer__in=shut, shut_at=None).update(shut_at=now)
-    let_in = PeerStatus.objects.filter(peer__server=server_id, shut_at__isnull=False)
-    let_in.exclude(peer__in=shut).update(shut_at=None, let_in_at=now)
+def _mark_let_in(peers: Sequence[uuid.UUID], now: dt.datetime) -> None:
+    """The server confirmed a push that had these in it."""
+    for start in range(0, len(peers), MOST_NAMED):
+        named = PeerStatus.objects.filter(peer__in=peers[start : start + MOST_NAMED])
+        named.update(shut_at=None, let_in_at=now)
 
 
-def _why_not(withheld: Sequence[str], drift: Sequence[DriftSeen]) -> tuple[str, str]:
+def record_shut(server_id: int, public_key: str) -> bool:
+    """Whether somebody shut there, at the machine, what ended before and may still be in: no brake keeps it in, nor the
+    new key that was to follow it."""
+    line = reduce(
+        or_, (Q(**{f"{path}device__public_key": public_key}) for path in ("", "replaces__", 2 * "replaces__"))
+    )
+    ended = Peer.objects.filter(line, server=server_id, gone_at=None).exclude(ended_at=None)
+    return bool(PeerStatus.objects.filter(peer__in=ended, shut_at=None).update(shut_at=timezone.now()))
+
+
+def _why_not(withheld: Sequence[str], drift: Sequence[DriftSeen], held: str = "") -> tuple[str, str]:
+    """(reason, message) of why it is not as desired; no message where it is."""
     if withheld:
         return "Tombstoned", f"The node refuses {len(withheld)} peer(s) whose keys are tombstoned there."
-    kinds = ", ".join(sorted({item.what for item in drift}))
-    return "Drifted", f"{len(drift)} difference(s) remain on the server: {kinds}."
+    if drift:
+        kinds = ", ".join(sorted({item.what for item in drift}))
+        return "Drifted", f"{len(drift)} difference(s) remain on the server: {kinds}."
+    return ("Held", held) if held else ("InSync", "")
 
 
 def _lock(server_id: int) -> ServerStatus:
@@ -247,6 +269,7 @@ def forget_machine(server_id: int, *, is_another: bool) -> None:
     status.conditions = {name: found for name, found in status.conditions.items() if name != Type.INTACT}
     if is_another:
         status.journal_seen, status.journal_hash = 0, ""
+        PeerStatus.objects.filter(peer__server=server_id, peer__gone_at=None).update(let_in_at=None)
     status.save()
 
 

@@ -133,7 +133,7 @@ def _kill(row: Revocation, keys: list[str], this: Act) -> tuple[set[int], set[in
     public = {device.pk: device.public_key for device in devices}
     peers = list(Peer.objects.filter(device__in=public).order_by().defer("preshared_key", "networks", "windows"))
     live = [peer for peer in peers if peer.ended_at is None]
-    touched = {peer.server_id for peer in live}
+    touched = {peer.server_id for peer in peers if peer.gone_at is None}  # a brake may have left one that ended
     hold_servers(touched)
     end_peers(live, this=this, ending=Ending(Peer.End.REVOKED, is_decided=True), now=now)
     hand_on_or_end(devices, now)

@@ -8,7 +8,7 @@ from operator import or_
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from audit.services import SYSTEM, Act, Actor, act, cut
@@ -40,7 +40,7 @@ def suspend(*, actor: Actor, targets: Sequence[Target], reason: str, is_idle: bo
             one.is_idle, one.is_decided = is_idle, is_one and not is_idle
             one.clean_fields(exclude=list(OWN_PATHS.values()))  # each of these would ask the database
         Suspension.objects.bulk_create(found)
-        _mark_servers(peers)
+        _mark_servers(targets)
         label = str(targets[0]) if len(targets) == 1 else f"{len(targets)} at once"
         changes = {"suspended": ["", cut("; ".join(map(str, targets)), 2000)]}
         this.on(targets[0], changes=changes, label=label, environment=_only(peers))
@@ -61,7 +61,7 @@ def resume(*, actor: Actor, suspension: Suspension, reason: str) -> Suspension:
         values = {"ended_at": suspension.ended_at, "ended_by": suspension.ended_by}
         if not Suspension.objects.filter(pk=suspension.pk, ended_at=None).update(**values):
             raise ValidationError("This suspension has ended already: look again.", code="taken")
-        _mark_servers(peers)
+        _mark_servers([target])
         place = target.server.environment.name if isinstance(target, Peer) else _only(peers)
         this.on(target, changes={"suspended": [suspension.reason, ""]}, environment=place)
     return suspension
@@ -123,9 +123,11 @@ def _lock_peers(targets: Sequence[Target]) -> list[Peer]:
     return list(Peer.objects.filter(_one_of(targets, PATHS), ended_at=None).select_related("server__environment"))
 
 
-def _mark_servers(peers: Iterable[Peer]) -> None:
-    """Locked in the order of all: several rows that are written at once are locked as they happen to lie."""
-    servers = {peer.server_id for peer in peers}
+def _mark_servers(targets: Sequence[Target]) -> None:
+    """Also those where a peer ended and is still there: a brake may hold that, and holds no decision about one person.
+    Locked in the order of all: several rows that are written at once are locked as they happen to lie."""
+    there = Peer.objects.filter(_one_of(targets, PATHS), gone_at=None).order_by()
+    servers = set(there.values_list("server", flat=True))
     hold_servers(servers)
     mark_changed(servers)
 
@@ -171,6 +173,13 @@ def kept_out(server_id: int) -> dict[UUID, tuple[UUID, bool]]:
             if is_free or peer not in found:
                 found[peer] = act_id, is_free
     return found
+
+
+def shut_by_decision() -> Q:
+    """Peers, also ended ones, that a suspension decided for this one person keeps out."""
+    held = Suspension.objects.filter(ended_at=None, is_decided=True)
+    paths = {"peer": "pk", "device": "device", "person": "device__person"}
+    return reduce(or_, (Q(Exists(held.filter(**{name: OuterRef(path)}))) for name, path in paths.items()))
 
 
 DISABLED = "their sign-in was disabled"

@@ -88,7 +88,7 @@ class PeerStatus(models.Model):
     transfer_tx = models.PositiveBigIntegerField(default=0)
     observed_at = models.DateTimeField(default=timezone.now)
     shut_at = models.DateTimeField(null=True, help_text="Since when its server was seen to keep it out.")
-    let_in_at = models.DateTimeField(null=True, help_text="When its server was last seen to let it in again.")
+    let_in_at = models.DateTimeField(null=True, help_text="When its server was last seen to let it in.")
 
     class Meta:
         verbose_name_plural = "peer statuses"

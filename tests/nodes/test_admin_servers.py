@@ -160,10 +160,13 @@ def test_the_page_of_a_hold_names_all_whose_peers_would_go(bob: User, staging: E
         assert at("audit_event_change", event.pk) in found
 
 
-def test_the_menu_counts_what_waits_and_shows_nothing_where_nothing_does(alice: User) -> None:
+def test_the_menu_counts_what_waits_and_shows_nothing_where_nothing_does(alice: User, staging: Environment) -> None:
+    """A hold that keeps nobody in any more is over, and waits for nobody."""
     client, badge = browser(alice), "min-w-[18px] bg-red-100"
+    hold = Hold.objects.create(act=uuid.uuid4(), cause="grant.end by alice")
     assert badge not in client.get("/admin/").content.decode()
-    Hold.objects.create(act=uuid.uuid4(), cause="grant.end by alice")
+    assert ">over</" in client.get(at("nodes_hold_changelist")).content.decode().replace("\n", "").replace(" ", "")
+    HeldPush.objects.create(hold=hold, server=make_server(staging), removals=12, held=50)
     [shown] = client.get("/admin/").content.decode().split(badge)[1:]
     assert ">1</span>" in shown[:100]
 
@@ -172,7 +175,8 @@ def test_the_first_page_names_what_needs_a_person(alice: User, staging: Environm
     server, client = make_server(staging, "vpn-sgp"), browser(alice)
     assert "Nothing." in client.get("/admin/").content.decode()
     mark_unreachable(server)
-    Hold.objects.create(act=uuid.uuid4(), cause="grant.end of everybody")
+    hold = Hold.objects.create(act=uuid.uuid4(), cause="grant.end of everybody")
+    HeldPush.objects.create(hold=hold, server=server, removals=12, held=50)
     person = make_person("Dave")
     Person.objects.get(pk=person.pk)
     person.name = "Mallory"

@@ -12,9 +12,11 @@ from django.utils import timezone
 from audit.services import SYSTEM, act
 from audit.verbs import Verb
 from fleet.models import Environment, Server
-from nodes import status
+from nodes import brake, status
 from nodes.desired import desired_state, keys_to_kill
+from nodes.models import Hold
 from nodes.observe import NodeState, PeerSeen, ReceiptSeen
+from nodes.services import approve_hold
 from nodes.status import Confirmation
 from peers.due import settle_due, settle_placements
 from peers.granting import end_grants, grant_access
@@ -26,6 +28,7 @@ from peers.settle import Ending, settle
 from peers.suspending import suspend
 from peers.teams import add_team, join_team
 from tests.build import make_device, make_grant, make_peers, make_person, make_server
+from tests.nodes.pushes import push
 
 pytestmark = pytest.mark.django_db
 
@@ -141,6 +144,39 @@ def test_the_desired_state_of_a_hundred_peers_takes_as_many_queries_as_of_ten(st
     settled(new_people(staging, 90), servers[0])
     assert len(desired_state(servers[0].pk).content.peers) == 100
     assert queries(lambda: desired_state(servers[0].pk)) == few
+
+
+def test_a_confirmed_push_of_thirty_new_peers_is_written_down_in_as_many_queries_as_of_three(
+    staging: Environment,
+) -> None:
+    server, counts = make_server(staging), []
+    for number in (3, 27):
+        make_peers(staging, number)
+        desired = desired_state(server.pk)
+        assert len(desired.entering) == number
+        seen = NodeState(desired.epoch, desired.generation, "d", "d")
+        counts.append(queries(lambda: status.record_applied(desired, seen, [], [])))  # noqa: B023
+    assert counts[0] == counts[1]
+    assert desired_state(server.pk).entering == {}
+
+
+def test_holding_thirty_takes_as_many_queries_as_holding_six(staging: Environment) -> None:
+    server, counts = make_server(staging), []
+    for number in (6, 30):
+        found = make_peers(staging, number)
+        push(server)
+        grants = Grant.objects.filter(person__in=[peer.device.person_id for peer in found], ended_at=None)
+        end_grants(actor=SYSTEM, grants=list(grants), reason="over")
+        counts.append(queries(lambda: brake.preview(desired_state(server.pk))))
+        assert len(brake.preview(desired_state(server.pk))[0].held) == number
+        approve_hold(actor=SYSTEM, hold=_held(server), reason="yes")
+        push(server)
+    assert counts[0] == counts[1]
+
+
+def _held(server: Server) -> Hold:
+    brake.check(desired_state(server.pk))
+    return Hold.objects.get(approved_at=None)
 
 
 def confirmed(server: Server) -> None:

@@ -29,7 +29,7 @@ def let_pass(days: int, quiet: list[Peer]) -> None:
     """That many days go by, the server asked all along; of `quiet` nothing is heard."""
     now = timezone.now()
     Peer.objects.update(issued_at=now - days * DAY)
-    PeerStatus.objects.filter(peer__in=quiet).update(let_in_at=None)
+    PeerStatus.objects.filter(peer__in=quiet).update(let_in_at=now - days * DAY)
     ServerStatus.objects.update(peers_seen_since=now - days * DAY)
 
 
