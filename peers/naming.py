@@ -32,7 +32,7 @@ def _look_up(names: Sequence[str], rows: QuerySet[Person]) -> defaultdict[str, l
     ids = {int(name) for name in names if name.isascii() and name.isdecimal() and int(name) <= LARGEST_ID}
     by_id = rows.in_bulk(list(ids))
     by_email: defaultdict[str, list[Person]] = defaultdict(list)
-    lowered = rows.exclude(email="").annotate(lowered=Lower("email"))
+    lowered = rows.exclude(email="").annotate(lowered=Lower("email")).order_by("pk")
     for person in lowered.filter(lowered__in={name.lower() for name in names if "@" in name}):
         by_email[person.email.lower()].append(person)
     found: defaultdict[str, list[Person]] = defaultdict(list)

@@ -17,7 +17,7 @@ from fleet.models import AddressRange, Environment, Server
 from fleet.pools import PoolExhausted, from_hex, gateway, to_hex, usable
 from fleet.services import change_server
 from nodes.chores import release_rested
-from peers.due import settle_placements
+from peers.due import settle_due, settle_placements
 from peers.granting import end_grants, grant_access
 from peers.models import Device, Grant, Peer
 from peers.revocation import revoke_devices
@@ -86,7 +86,7 @@ def test_a_full_pool_elsewhere_does_not_stand_against_the_end_of_access(
     end_grants(actor=SYSTEM, grants=list(Grant.objects.filter(environment=staging)), reason="over")
     assert not Peer.objects.filter(ended_at=None, device__in=[first, second]).exists()
     revoke_devices(actor=SYSTEM, devices=[first], reason="gone")
-    assert settle_placements() == {}
+    assert settle_due() == {}
     assert list(Peer.objects.filter(ended_at=None).values_list("device", "server")) == [(second.pk, full.pk)]
 
 
