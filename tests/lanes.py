@@ -1,7 +1,8 @@
 """A plugin for pytest processes that share the suite, called lanes: each takes module after module, until none is left.
 
 A test marked `alone` keeps to a bar of wall-clock time: it is run at the end, while no other lane runs any. Tests that
-only compute give way to those of machines and sockets, which wait most of their time and look at the clock.
+only compute give way to those of machines and sockets, which wait most of their time and look at the clock: of these
+only one lane of a database runs any at a time, as more of them would lose each other's packets.
 """
 
 import fcntl
@@ -9,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -61,7 +62,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         found.sort(key=lambda share: not share.computes)
     for share in sorted(found, key=lambda share: share.alone):
         if claim(folder, share):
-            with turn(folder.parent, alone=share.alone), priority(GIVE_WAY if share.computes else 0):
+            with turn(folder, share), priority(GIVE_WAY if share.computes else 0):
                 run(session, share)
     return True
 
@@ -85,10 +86,19 @@ def claim(folder: Path, share: Share) -> bool:
 
 
 @contextmanager
-def turn(folder: Path, *, alone: bool) -> Iterator[None]:
-    """Beside the shares of other lanes, or with the machine to itself."""
-    with (folder / "turn").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+def turn(folder: Path, share: Share) -> Iterator[None]:
+    """Beside the shares of other lanes, or with the machine to itself; `folder` is that of one database."""
+    with ExitStack() as held:
+        held.enter_context(locked(folder.parent / "turn", fcntl.LOCK_EX if share.alone else fcntl.LOCK_SH))
+        if not (share.computes or share.alone):
+            held.enter_context(locked(folder / "machines", fcntl.LOCK_EX))
+        yield
+
+
+@contextmanager
+def locked(path: Path, kind: int) -> Iterator[None]:
+    with path.open("a") as file:
+        fcntl.flock(file, kind)
         yield
 
 

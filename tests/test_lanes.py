@@ -88,6 +88,13 @@ def test_what_is_alone_comes_last_and_meets_nothing(suite: Path) -> None:
     assert {"begins", "ends"} & set(words[first:]) == set()
 
 
+def test_machines_of_one_database_are_up_one_after_the_other(suite: Path) -> None:
+    run_lanes(suite)
+    first = next(n for n, row in enumerate(notes(suite)) if row[0] == "alone-begins")
+    words = [row[1] for row in notes(suite)[:first] if row[0] in ("begins", "ends")]
+    assert words == [name for name in dict.fromkeys(words) for _ in range(6)]
+
+
 def test_a_modules_fixtures_are_gone_before_the_next_module(suite: Path) -> None:
     run_lanes(suite)
     for pid in {row[2] for row in notes(suite)}:
