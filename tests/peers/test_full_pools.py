@@ -94,7 +94,7 @@ def test_another_time_zone_moves_the_hours_of_a_full_server_too(
     assert list(settle_placements()) == [full.pk]
     after = Peer.objects.get(device=ann, server=full)
     assert before.windows is not None and after.windows is not None
-    assert [begin for begin, _ in after.windows[1:10]] == [begin - 9 * 3600 for begin, _ in before.windows[1:10]]
+    assert [begin for begin, _ in after.windows[1:3]] == [begin - 9 * 3600 for begin, _ in before.windows[1:3]]
     assert (after.pk, after.ipv4_id, after.ended_at) == (before.pk, before.ipv4_id, None)
     assert Server.objects.get(pk=full.pk).generation == generation + 1
     assert settle_placements() == {}  # the sweep of strays tells of it from now on
