@@ -18,7 +18,7 @@ from tests.lab.processes import starttime
 from tests.lab.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
-START_LIMIT = 60
+START_LIMIT = 120
 
 
 def free_port() -> int:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -64,7 +65,7 @@ def test_a_push_cut_at_any_byte_leaves_the_old_state_or_the_new(
     for number, (left, is_to_server) in enumerate(CUTS):
         register(dave.person, f"phone-{number}")
         cutter.arm(left, is_to_server=is_to_server)
-        reconcile(server, fleet.console.crew.pool)
+        wait_for(partial(_is_cut, fleet, cutter, number), 30, "the cut")
         cutter.disarm()
         wanted = desired_state(server)
         new = (wanted.generation, frozenset(wanted.content.peers))
@@ -79,6 +80,12 @@ def test_a_push_cut_at_any_byte_leaves_the_old_state_or_the_new(
     assert {True, False} == set(arrived)
     assert dave.lost(began, time.monotonic()) == [0]
     assert carol.is_shut_out(began, time.monotonic() - began) == [True]
+
+
+def _is_cut(fleet: Scene, cutter: Cutter, before: int) -> bool:
+    """One push; whether the cable broke in it."""
+    reconcile(fleet.rows[0].pk, fleet.console.crew.pool)
+    return cutter.cuts > before
 
 
 def _holds(fleet: Scene) -> tuple[int, frozenset[str]]:
