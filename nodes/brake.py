@@ -25,8 +25,8 @@ def approved_acts(acts: set[uuid.UUID]) -> set[uuid.UUID]:
 
 def _weigh(desired: Desired) -> tuple[Counter[uuid.UUID], int]:
     """Undecided removals by cause, and how many peers the server may hold now."""
-    going = [removal for removal in (*desired.removals, *desired.shut) if removal.stays]
-    causes = undecided(going, approved_acts({removal.act for removal in going}))
+    going = (*desired.removals, *desired.shut)
+    causes = undecided(going, approved_acts({removal.act for removal in going if removal.stays}))
     return causes, Peer.objects.filter(server=desired.server_id, gone_at=None).count()
 
 

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.template import TemplateDoesNotExist, TemplateSyntaxError
 from django.template.loader import render_to_string
 from django.utils import timezone
 
@@ -22,6 +23,7 @@ from peers.models import ExpiryWarning, Peer, Person
 
 SOONEST, LATEST = dt.timedelta(minutes=1), dt.timedelta(hours=6)
 NEVER = Q(pk__in=[])
+UNWRITABLE = (TemplateDoesNotExist, TemplateSyntaxError, LookupError, ValueError)
 
 
 def ends_soon(now: dt.datetime) -> Q:
@@ -99,7 +101,7 @@ def _mail(person: Person, post: Post) -> bool:
     """The claim is committed before a byte is sent: who dies in between told nobody, and none twice."""
     try:
         claimed, body = _claim(person)
-    except Exception as error:  # it cannot be written: nothing was claimed, and the page says so
+    except UNWRITABLE as error:  # nothing was claimed, and the page says so
         _put_off(_due_of(person), error)
         raise
     if not claimed:
