@@ -15,7 +15,7 @@ from fleet.sealing import SealBroken
 from nodes.models import ReviewItem
 from nodes.state import Content, Desired, InterfaceState, PeerState, Removal, Seen
 from peers.models import PENDING, Peer, Receipt, Tombstone
-from peers.selectors import routed_networks
+from peers.selectors import of_line, routed_networks
 from peers.suspending import kept_out, shut_by_decision
 
 
@@ -130,8 +130,7 @@ def _kept_otherwise(server_id: int) -> Q:
     """What keeps a peer out that is no suspension."""
     # Who was shut out at the machine comes in neither by a new key nor by access that ended and was given anew.
     shut = ReviewItem.objects.filter(server=server_id, decided_at=None).values("peer__device")
-    line = Q(device__in=shut) | Q(device__replaces__in=shut) | Q(device__replaces__replaces__in=shut)
-    return line | Q(waits_for__isnull=False)
+    return of_line(shut) | Q(waits_for__isnull=False)
 
 
 def _removals(server_id: int) -> tuple[Removal, ...]:

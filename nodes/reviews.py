@@ -1,6 +1,7 @@
 """Peers that were shut at their machine: they stay out until a person decides."""
 
 import datetime as dt
+from collections.abc import Sequence
 
 from django.core.exceptions import ValidationError
 from django.db.models import Q
@@ -15,6 +16,7 @@ from nodes.models import ReviewItem
 from nodes.observe import Entry
 from peers.models import Peer
 from peers.revocation import revoke_devices
+from peers.selectors import of_line
 
 # What waits for a person; a peer that ended needs none any more.
 OPEN = Q(decided_at=None, peer__ended_at=None)
@@ -40,11 +42,15 @@ def open_review(*, actor: AtMachine, server: Server, entry: Entry, reason: str) 
 def hand_on_reviews(actor: Actor = SYSTEM) -> None:
     """What waited for a person about a peer that ended waits about the one that came after it there: of the same
     device, whose access came back, or of the key that replaced it."""
-    waiting = ReviewItem.objects.filter(decided_at=None).exclude(peer__ended_at=None)
-    for item in waiting.select_related("peer__device__person", "peer__server", "server__environment"):
-        heir = _after(item.peer)
-        # A new peer that waits for a person by itself is told of already.
-        if heir is not None and not ReviewItem.objects.filter(decided_at=None, peer=heir).exists():
+    rows = ReviewItem.objects.filter(decided_at=None).exclude(peer__ended_at=None)
+    waiting = list(rows.select_related("peer__device__person", "peer__server", "server__environment"))
+    after = _after([item.peer for item in waiting])
+    # A new peer that waits for a person by itself is told of already.
+    told = set(ReviewItem.objects.filter(decided_at=None, peer__in=after.values()).values_list("peer", flat=True))
+    for item in waiting:
+        heir = after.get((item.peer.server_id, item.peer.device_id))
+        if heir is not None and heir.pk not in told:
+            told.add(heir.pk)
             why = "its access came back" if heir.device_id == item.peer.device_id else "its key was replaced"
             with act(Verb.REVIEW_ADD, actor=actor, reason=why) as this:
                 ReviewItem.objects.filter(pk=item.pk, decided_at=None).update(peer=heir)
@@ -52,11 +58,15 @@ def hand_on_reviews(actor: Actor = SYSTEM) -> None:
                 this.on(item, changes=changes, environment=item.server.environment.name)
 
 
-def _after(peer: Peer) -> Peer | None:
-    """The live one in its place: a device comes before its heir."""
-    live = Peer.objects.filter(server=peer.server_id, ended_at=None).order_by("device")
-    old = peer.device_id
-    return live.filter(Q(device=old) | Q(device__replaces=old) | Q(device__replaces__replaces=old)).first()
+def _after(peers: Sequence[Peer]) -> dict[tuple[int, int | None], Peer]:
+    """(server, device) -> the live peer in the place of that which ended: a device comes before its heir."""
+    live = Peer.objects.filter(of_line([peer.device_id for peer in peers]), ended_at=None).order_by("device")
+    found: dict[tuple[int, int | None], Peer] = {}
+    for peer in live.select_related("device__person", "device__replaces", "server"):
+        old = peer.device.replaces
+        for device in (peer.device_id, peer.device.replaces_id, old.replaces_id if old else None):
+            found.setdefault((peer.server_id, device), peer)
+    return found
 
 
 def decide_review(*, actor: Actor, item: ReviewItem, decision: str, reason: str) -> ReviewItem:

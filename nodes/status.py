@@ -5,8 +5,6 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import reduce
-from operator import or_
 
 from django.db import transaction
 from django.db.models import Q
@@ -21,8 +19,9 @@ from fleet.models import Server, ServerStatus
 from nodes.chain import Cursor
 from nodes.observe import DriftSeen, NodeState, PeerSeen, ReceiptSeen
 from nodes.state import Desired
-from peers.models import PENDING, Peer, PeerStatus, Receipt, Revocation
+from peers.models import PENDING, Device, Peer, PeerStatus, Receipt, Revocation
 from peers.moving import let_moved_in
+from peers.selectors import of_line
 
 MAX_BACKOFF = 5.0
 MOST_NAMED = 10_000  # peers in one statement, as databases take no more of them at will
@@ -173,9 +172,7 @@ def _mark_let_in(peers: Sequence[uuid.UUID], now: dt.datetime) -> None:
 def record_shut(server_id: int, public_key: str) -> bool:
     """Whether somebody shut there, at the machine, what ended before and may still be in: no brake keeps it in, nor the
     new key that was to follow it."""
-    line = reduce(
-        or_, (Q(**{f"{path}device__public_key": public_key}) for path in ("", "replaces__", 2 * "replaces__"))
-    )
+    line = of_line(Device.objects.filter(public_key=public_key).values("pk"))
     ended = Peer.objects.filter(line, server=server_id, gone_at=None).exclude(ended_at=None)
     return bool(PeerStatus.objects.filter(peer__in=ended, shut_at=None).update(shut_at=timezone.now()))
 

@@ -37,7 +37,6 @@ def prolong_memberships(
         new = _go_on(Membership, rows, until, this, now)
         for one in new:
             one.person, one.began_at, one.added_by = people[one.person_id], now, str(actor)
-            one.full_clean()
             check_end(one, now)
         Membership.objects.bulk_create(new)
         settle(people.keys(), this=this, ending=Ending(), issues=False)
@@ -57,7 +56,6 @@ def prolong_grants(*, actor: Actor, grants: Sequence[Grant], until: dt.datetime 
         new = _go_on(Grant, rows, until, this, now)
         for one in new:
             one.begins_at, one.granted_by, one.request, one.moved_from = max(one.begins_at, now), str(actor), None, None
-            one.full_clean()
             check_grant(one, now)
         Grant.objects.bulk_create(new)
         settle(people, this=this, ending=Ending(), on=servers_of(new), issues=False)

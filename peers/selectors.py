@@ -1,6 +1,9 @@
 """Queries on people's access that more than one door asks."""
 
 from collections import defaultdict
+from typing import Any
+
+from django.db.models import Q
 
 from fleet.keyrings import PRESHARED_KEYS, Opener
 from fleet.models import AddressRange
@@ -54,3 +57,8 @@ def config_of(peer: Peer) -> ClientConfig:
         allowed_ips=without_own(peer.networks, own) or _server_alone(peer),
         preshared_key=Opener(PRESHARED_KEYS).open(peer.preshared_key, peer.pk),
     )
+
+
+def of_line(devices: Any) -> Q:
+    """Peers of these devices (ids, or a query of them), or of keys that take their place, at first or second hand."""
+    return Q(device__in=devices) | Q(device__replaces__in=devices) | Q(device__replaces__replaces__in=devices)
